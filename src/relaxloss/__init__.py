@@ -1,0 +1,59 @@
+"""Train classifiers that do not betray who was in their training data, and prove it.
+
+Use it: `train`, `compare`, `audit`, `Experiment`, and the rooms `data`, `nn`, `functional`, `metrics`, `games`,
+`gradients`. Extend it: `defenses.register`, `attacks.register`, `data.register`, `models.register`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from relaxloss.errors import MissingExtra, UserError
+from relaxloss.version import __version__
+
+if TYPE_CHECKING:
+    from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn
+    from relaxloss.api import compare
+    from relaxloss.plan import Experiment
+    from relaxloss.task import Recipe
+    from relaxloss.trained import Trained, train
+
+_ROOMS = ("attacks", "data", "defenses", "functional", "games", "gradients", "metrics", "models", "nn")
+_NAMES = {
+    "compare": "relaxloss.api",
+    "Experiment": "relaxloss.plan",
+    "Recipe": "relaxloss.task",
+    "Trained": "relaxloss.trained",
+    "train": "relaxloss.trained",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms and names are imported when they are first asked for, so that ``import relaxloss`` is quick."""
+    if name in _ROOMS:
+        return importlib.import_module(f"relaxloss.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'relaxloss' has no attribute {name!r}")
+
+
+__all__ = [
+    "Experiment",
+    "MissingExtra",
+    "Recipe",
+    "Trained",
+    "UserError",
+    "__version__",
+    "attacks",
+    "compare",
+    "data",
+    "defenses",
+    "functional",
+    "games",
+    "gradients",
+    "metrics",
+    "models",
+    "nn",
+    "train",
+]

@@ -1,0 +1,5 @@
+"""``python -m relaxloss`` is the command line."""
+
+from relaxloss.cli import main
+
+main()

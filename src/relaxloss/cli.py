@@ -1,0 +1,313 @@
+"""The command line: train, compare, report, list, store. Exit codes: 0 done, 2 the input is wrong, 1 our fault."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from relaxloss.errors import UserError, unknown
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train classifiers that do not betray who was in their training data, and prove it.",
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look into, verify and tidy a run's store.")
+app.add_typer(store_app, name="store")
+
+DataOption = Annotated[str | None, typer.Option("--data", help="a data set's name, or a .csv, .parquet or .npz file")]
+LabelOption = Annotated[str | None, typer.Option("--label", help="the label's column in a file of your own")]
+DropOption = Annotated[str | None, typer.Option("--drop", help="columns to leave out, comma-separated")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="mlp, resnet20, vgg11_bn, or package.module:function")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="shortens the schedule in proportion")]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="fields of the recipe: lr=0.05,batch_size=64,...")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print the result only")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal, or a plain stream of lines."""
+    return Console(stderr=stderr, highlight=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="defenses, attacks, datasets or models; all if left out")] = "",
+) -> None:
+    """Show what there is: defenses, attacks, data sets, models."""
+    from relaxloss import attacks, data, defenses, models
+
+    kinds: dict[str, list[tuple[str, str]]] = {
+        "defenses": [(cls.name, cls.about) for cls in defenses.defenses],
+        "attacks": [(cls.name, cls.about) for cls in attacks.attacks]
+        + [(name, "the set " + " ".join(members)) for name, members in attacks.SETS.items()],
+        "datasets": data.listing(),
+        "models": [(cls.name, cls.about) for cls in models.models],
+    }
+    if what and what not in kinds:
+        raise unknown("list", what, kinds)
+    for kind in [what] if what else kinds:
+        table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
+        for name, about in kinds[kind]:
+            table.add_row(name, about)
+        console().print(table)
+
+
+def recipe_of(dataset: Any, model: str | None, epochs: int | None, fields: str | None, base: Any = None) -> Any:
+    """The recipe: the data set's default (or `base`), with the options' fields in place.
+
+    Fewer epochs keep the schedule's shape: milestones move in proportion, unless the recipe's fields name them.
+    """
+    from relaxloss.specs import build, split
+    from relaxloss.task import Recipe
+
+    recipe = base or Recipe.default(dataset)
+    given: dict[str, Any] = dict(split(f"recipe:{fields}")[1]) if fields else {}
+    if model is not None:
+        given["model"] = model
+    if epochs is not None:
+        given["epochs"] = epochs
+    if "epochs" in given and "milestones" not in given:
+        share = int(given["epochs"]) / recipe.epochs
+        given["milestones"] = tuple(round(milestone * share) for milestone in recipe.milestones)
+    return build(Recipe, {name: getattr(recipe, name) for name in recipe.__dataclass_fields__} | given)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", help="directory for the model")],
+    data: DataOption = None,
+    defense: Annotated[str, typer.Option(help="as name or name:field=value,field=value")] = "none",
+    label: LabelOption = None,
+    drop: DropOption = None,
+    model: ModelOption = None,
+    epochs: EpochsOption = None,
+    recipe: RecipeOption = None,
+    seed: int = 0,
+    test: Annotated[float, typer.Option(help="share held out for the reported accuracy")] = 0.2,
+    quiet: QuietOption = False,
+) -> None:
+    """Train one model with a defense, ready to ship."""
+    from relaxloss import data as data_sets
+    from relaxloss import defenses, trained
+
+    chosen = defenses.parse(defense)
+    dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
+    fitted_recipe = recipe_of(dataset, model, epochs, recipe)
+    terminal = console(stderr=True)
+    terminal.print(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
+
+    def tell(progress: Any) -> None:
+        if not quiet and (progress.epoch == progress.epochs or progress.epoch % max(1, progress.epochs // 10) == 0):
+            last = progress.last
+            terminal.print(
+                f"{progress.phase} epoch {progress.epoch}/{progress.epochs}: "
+                f"loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}"
+            )
+
+    result = trained.train(
+        dataset, chosen, recipe=fitted_recipe, seed=seed, test=test, checkpoints=out / "checkpoints", tell=tell
+    )
+    result.save(out)
+    for name, value in result.facts.items():
+        console().print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    console().print(f"model: {out}")
+
+
+@app.command()
+def compare(
+    spec: Annotated[Path | None, typer.Argument(help="an experiment as TOML; options override its fields")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="the run's directory; runs/<data> if left out")] = None,
+    data: DataOption = None,
+    defenses: Annotated[str | None, typer.Option(help="comma-separated; all: every defense at its default")] = None,
+    attacks: Annotated[
+        str | None, typer.Option(help="comma-separated, and the sets paper, blackbox, whitebox, all")
+    ] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="every setting of each defense's curve")] = False,
+    shadows: Annotated[str | None, typer.Option(help="same (adaptive), undefended, or both")] = None,
+    game: Annotated[str | None, typer.Option(help="five_folds:shadows=1 or random_halves:models=64,canaries=0")] = None,
+    seeds: Annotated[str | None, typer.Option(help="comma-separated")] = None,
+    label: LabelOption = None,
+    drop: DropOption = None,
+    model: ModelOption = None,
+    epochs: EpochsOption = None,
+    recipe: RecipeOption = None,
+    engine: Annotated[str, typer.Option(help="auto, inprocess, processes, ray or dask")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="jobs at a time; as many as cores if left out")] = None,
+    address: Annotated[str | None, typer.Option(help="of a running Ray or Dask cluster")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare defenses on a data set: accuracy against leakage, with every attack, in one report."""
+    from relaxloss import api, report
+    from relaxloss import data as data_sets
+    from relaxloss.engine import Engine
+    from relaxloss.experiment import Quiet
+    from relaxloss.plan import Experiment
+    from relaxloss.progress import Terminal
+    from relaxloss.specs import build
+
+    fields = _read_toml(spec) if spec else {}
+    options: dict[str, Any] = {"dataset": data, "shadows": shadows, "game": game, "label": label}
+    fields |= {name: value for name, value in options.items() if value is not None}
+    if drop is not None:
+        fields["drop"] = _names(drop)
+    if seeds is not None:
+        fields["seeds"] = tuple(seeds.split(","))
+    if attacks is not None:
+        from relaxloss.attacks import parse_list
+
+        fields["attacks"] = parse_list(attacks)
+    if defenses is not None:
+        fields["defenses"] = defense_list(defenses)
+    if sweep:
+        fields["defenses"] = swept(fields.get("defenses", ("none",)))
+    fields["dataset"] = _required(fields.get("dataset"))
+    experiment = build(Experiment, fields)
+    dataset = data_sets.load(experiment.dataset, label=experiment.label, drop=experiment.drop)
+    if model or epochs or recipe or experiment.recipe is None:
+        chosen = recipe_of(dataset, model, epochs, recipe, experiment.recipe)
+        experiment = build(Experiment, fields | {"recipe": chosen})
+    directory = out or Path("runs") / dataset.name
+    watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
+    watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
+    result = api.compare(
+        experiment,
+        directory,
+        engine=Engine(engine, workers, address),
+        watch=watch,  # type: ignore[arg-type]
+    )
+    report.print_summary(result, console())
+    console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+
+
+def defense_list(text: str) -> tuple[Any, ...]:
+    """Defenses from a comma-separated list; ``all`` stands for every one at its default, no defense first."""
+    from relaxloss import defenses
+    from relaxloss.specs import split_list
+
+    found: list[Any] = []
+    for piece in split_list(text):
+        if piece == "all":
+            found += [defenses.NONE, *(defenses.parse(name) for name in defenses.defenses.names())]
+        else:
+            found.append(defenses.parse(piece))
+    return tuple(dict.fromkeys(found))
+
+
+def swept(given: Any) -> tuple[Any, ...]:
+    """Each defense followed by every setting of its sweep."""
+    import dataclasses
+
+    from relaxloss import defenses
+
+    found: list[Any] = []
+    for defense in (defenses.parse(item) for item in given):
+        found.append(defense)
+        found += [dataclasses.replace(defense, **settings) for settings in defense.sweep]
+    return tuple(dict.fromkeys(found))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="a run's directory")]) -> None:
+    """Write the charts and the page of a run again, and print its summary."""
+    from relaxloss import report as reports
+
+    result = reports.load(run)
+    reports.save(result, run)
+    reports.print_summary(result, console())
+    console().print(f"report: {run / 'report.html'}", soft_wrap=True)
+
+
+def _store(run: Path) -> Any:
+    from relaxloss.store import Store
+
+    root = run / "store" if (run / "store").is_dir() else run
+    if not any(root.glob("*/*/manifest.json")):
+        raise UserError(f"{run} holds no store; expected a run's directory (with store/ in it)")
+    return Store(root)
+
+
+@store_app.command("ls")
+def store_ls(run: Path) -> None:
+    """List what is stored."""
+    table = Table("stage", "key", "MB", "what", box=None, pad_edge=False)
+    for entry in _store(run).entries():
+        what = str(entry.about.get("spec", entry.about.get("attacks", "")))
+        table.add_row(entry.stage, entry.key, f"{entry.bytes / 1e6:.2f}", what)
+    console().print(table)
+
+
+@store_app.command("verify")
+def store_verify(run: Path) -> None:
+    """Hash every stored file and compare with its manifest."""
+    entries = list(_store(run).entries(verify=True))
+    damaged = [entry for entry in entries if not entry.sound]
+    for entry in damaged:
+        console().print(f"damaged: {entry.stage}/{entry.key}")
+    console().print(f"{len(entries)} entries, {len(damaged)} damaged")
+    if damaged:
+        raise UserError("run the same compare command again, or `relaxloss store gc`: damaged entries are made again")
+
+
+@store_app.command("gc")
+def store_gc(run: Path) -> None:
+    """Remove damaged entries, checkpoints and what killed runs left behind."""
+    import shutil
+
+    store = _store(run)
+    with store.writing():
+        damaged = [entry for entry in store.entries(verify=True) if not entry.sound]
+        for entry in damaged:
+            store.remove(entry.stage, entry.key)
+        shutil.rmtree(store.root / "scratch", ignore_errors=True)
+    console().print(f"removed {len(damaged)} damaged entries, and all checkpoints")
+
+
+def _required(data: Any) -> str:
+    if not data:
+        raise UserError("no data given; name a data set or a file with --data (see `relaxloss list datasets`)")
+    return str(data)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; expected an experiment as TOML") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
+
+
+def main() -> None:
+    """The entry point."""
+    warnings.showwarning = lambda message, *_args, **_kwargs: console(stderr=True).print(f"warning: {message}")
+    try:
+        app()
+    except UserError as error:
+        console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console(stderr=True).print("interrupted; what is done is stored: run the same command again to go on")
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        console(stderr=True).print(
+            "this is a defect of relaxloss, not of your input; please report it with the lines above"
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The data set: arrays with a name and a provenance, and the sources that bring one into memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+import torch
+from torch import nn
+
+from relaxloss.errors import UserError
+from relaxloss.specs import Registry, Spec
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: numeric, or categorical with its categories (then the data hold their codes 0, 1, ...)."""
+
+    name: str
+    categories: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled samples in memory.
+
+    Attributes:
+        name: what the data set is called in tables and reports.
+        x: ``(M, ...)``: images uint8 ``(M, channels, height, width)``, bits uint8 ``(M, D)`` of 0 and 1, or float32
+            ``(M, D)``, where NaN marks a missing value and categorical columns hold codes.
+        y: ``(M,)`` int64 in ``0 .. num_classes - 1``.
+        num_classes: C.
+        provenance: one line on where the data come from and what was done to them.
+        columns: the columns of a table, in order; empty for images, bits and plain numeric arrays.
+    """
+
+    name: str
+    x: Array
+    y: Array
+    num_classes: int
+    provenance: str
+    columns: tuple[Column, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        x, y = self.x, self.y
+        if x.dtype not in (np.uint8, np.float32):
+            raise UserError(f"{self.name}: x has dtype {x.dtype}; expected uint8 (images, bits) or float32")
+        if x.ndim not in (2, 4) or 0 in x.shape[1:]:
+            raise UserError(
+                f"{self.name}: x has shape {x.shape}; expected (M, D), or (M, channels, height, width) for images"
+            )
+        if x.ndim == 4 and x.dtype != np.uint8:
+            raise UserError(
+                f"{self.name}: images are {x.dtype}; expected uint8, 0 to 255 (multiply and round, if 0 to 1)"
+            )
+        if y.shape != (len(x),) or y.dtype != np.int64:
+            raise UserError(
+                f"{self.name}: y is {y.dtype} {y.shape}; expected int64 ({len(x)},), one label per row of x"
+            )
+        if len(y) == 0:
+            raise UserError(f"{self.name}: the data set is empty; expected at least one sample")
+        if y.min() < 0 or y.max() >= self.num_classes:
+            raise UserError(
+                f"{self.name}: labels run from {y.min()} to {y.max()}; expected 0 to {self.num_classes - 1} "
+                f"for {self.num_classes} classes"
+            )
+        if self.kind == "bits" and x.max() > 1:
+            raise UserError(
+                f"{self.name}: x is uint8 (M, D) and holds {x.max()}; expected bits (0, 1), or float32 values"
+            )
+        if x.dtype == np.float32 and np.isinf(x).any():
+            raise UserError(f"{self.name}: x holds infinite values; replace them, or mark them missing with NaN")
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        if not self.columns:
+            return
+        if self.kind != "table" or len(self.columns) != self.x.shape[1]:
+            raise UserError(
+                f"{self.name}: got {len(self.columns)} columns for x of {self.x.dtype} {self.x.shape}; "
+                "expected one column per feature of a float32 table"
+            )
+        for index, column in enumerate(self.columns):
+            if column.categories is not None:
+                codes = self.x[:, index]
+                codes = codes[~np.isnan(codes)]
+                if ((codes < 0) | (codes >= len(column.categories)) | (codes != np.floor(codes))).any():
+                    raise UserError(
+                        f"{self.name}: column {column.name!r} holds codes outside its categories; "
+                        f"expected whole numbers from 0 to {len(column.categories) - 1}, or NaN"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def kind(self) -> Literal["image", "bits", "table"]:
+        """What a sample is: an image, a row of bits, or a row of numbers and categories."""
+        if self.x.ndim == 4:
+            return "image"
+        return "bits" if self.x.dtype == np.uint8 else "table"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one encoded sample: what the network's first layer receives."""
+        if self.kind != "table" or not self.columns:
+            return tuple(self.x.shape[1:])
+        return (sum(len(column.categories) if column.categories else 1 for column in self.columns),)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """24 hex digits of SHA-256 over everything that training can see."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.x.shape, self.x.dtype.str, self.num_classes, self.columns)).encode())
+        digest.update(np.ascontiguousarray(self.x).tobytes())
+        digest.update(np.ascontiguousarray(self.y).tobytes())
+        return digest.hexdigest()[:24]
+
+    def encoder(self, members: Array) -> Encoder:
+        """The module that turns rows of `x` into the network's input, fitted on the rows `members` only."""
+        return Encoder.fit(self, members)
+
+
+class Encoder(nn.Module):
+    """Raw rows → network input, as a part of the released model.
+
+    Images: ``(x / 255 - 0.5) / 0.25``, constants that say nothing about anybody. Bits: as floats. Tables: numeric
+    columns standardised with the members' mean and deviation, missing values replaced by the members' mean;
+    categorical columns one-hot, where a category that no member has is all zeros, as is a missing one.
+    """
+
+    offset: torch.Tensor
+    scale: torch.Tensor
+    seen: torch.Tensor
+
+    def __init__(self, offset: torch.Tensor, scale: torch.Tensor, seen: torch.Tensor, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("offset", offset)
+        self.register_buffer("scale", scale)
+        self.register_buffer("seen", seen)
+        self.sizes = tuple(sizes)  # categories per column, 0 for a numeric one; empty without categorical columns
+
+    @staticmethod
+    def blank(dataset: Dataset) -> Encoder:
+        """An encoder of the data set's shape with nothing fitted: what a saved state is loaded into."""
+        sizes = [len(column.categories or ()) for column in dataset.columns]
+        if dataset.kind == "image":
+            return Encoder(torch.tensor(127.5), torch.tensor(63.75), torch.ones(0, dtype=torch.bool), ())
+        if dataset.kind == "bits":
+            return Encoder(torch.tensor(0.0), torch.tensor(1.0), torch.ones(0, dtype=torch.bool), ())
+        width = dataset.x.shape[1]
+        used = sizes if any(sizes) else ()
+        return Encoder(torch.zeros(width), torch.ones(width), torch.ones(sum(used), dtype=torch.bool), used)
+
+    @staticmethod
+    def fit(dataset: Dataset, members: Array) -> Encoder:
+        """Statistics of the member rows; see the class."""
+        encoder = Encoder.blank(dataset)
+        if dataset.kind != "table":
+            return encoder
+        x = dataset.x[members].astype(np.float64)
+        known = ~np.isnan(x)
+        count = np.maximum(known.sum(0), 1)
+        mean = np.where(known, x, 0).sum(0) / count
+        deviation = np.sqrt(np.where(known, (x - mean) ** 2, 0).sum(0) / count)
+        encoder.offset.copy_(torch.from_numpy(mean))
+        # a column that is constant among the members has a deviation of rounding errors: never divide by those
+        varies = deviation > np.maximum(1e-12, 1e-7 * np.abs(mean))
+        encoder.scale.copy_(torch.from_numpy(np.where(varies, deviation, 1.0)))
+        start = 0
+        for column, size in enumerate(encoder.sizes):
+            if size:
+                codes = x[known[:, column], column].astype(np.int64)
+                encoder.seen[start : start + size] = torch.from_numpy(np.bincount(codes, minlength=size)[:size] > 0)
+                start += size
+        return encoder
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, ...)`` raw → ``(B, ...)`` float32."""
+        numeric = (x.to(torch.float32) - self.offset) / self.scale
+        if x.ndim == 2:
+            numeric = torch.nan_to_num(numeric)  # the members' mean is 0 here
+        if not self.sizes:
+            return numeric
+        pieces, start = [], 0
+        for column, size in enumerate(self.sizes):
+            if not size:
+                pieces.append(numeric[:, column : column + 1])
+                continue
+            codes = torch.arange(size, device=x.device, dtype=x.dtype)
+            hot = (x[:, column : column + 1] == codes) & self.seen[start : start + size]
+            pieces.append(hot.to(torch.float32))
+            start += size
+        return torch.cat(pieces, 1)
+
+
+@dataclass(frozen=True)
+class Source(Spec):
+    """Where a named data set comes from. A source overrides `fetch`, and says in `about` what it is, in one line.
+
+    `load` first looks for a prepared ``<name>.npz`` in the data directory, so that a file which is already there is
+    used and nothing is downloaded; else it calls `fetch` and, unless `embedded`, writes that file for the next time.
+    With `num_classes`, a prepared file may lack some of the classes and still means the same labels.
+    """
+
+    about: ClassVar[str] = ""
+    num_classes: ClassVar[int | None] = None
+    embedded: ClassVar[bool] = False
+
+    def fetch(self, folder: Path) -> Dataset:
+        """Bring the upstream files into `folder` (verified, never extracted onto the disk) and read them."""
+        raise NotImplementedError
+
+
+sources: Registry[Source] = Registry("data set", "relaxloss.data")
+
+
+def directory() -> Path:
+    """The data directory: ``$RELAXLOSS_DATA``, or the platform's user cache."""
+    given = os.environ.get("RELAXLOSS_DATA")
+    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("relaxloss")) / "data"

@@ -1,0 +1,196 @@
+"""A user's own table, CSV (also gzipped) or Parquet, as a data set. What was done to it is said in the provenance."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet
+
+from relaxloss.data import labels
+from relaxloss.data.base import Array, Column, Dataset
+from relaxloss.data.prepared import FEWEST_ROWS
+from relaxloss.errors import UserError, unknown
+
+MOST_CATEGORIES = 1000
+LARGEST_CSV = 2**31 - 2  # bytes that Arrow parses as one block; one block, so that types are inferred from all rows
+SHOWN = 10
+
+
+def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) -> Dataset:
+    """The data set of a table with one column of labels.
+
+    Numeric columns become float32, dates the days since 1970-01-01, and text, true/false and categories become codes in
+    the sorted order of the values. Missing values stay missing (NaN); the encoder fills them from the members only.
+
+    Raises `UserError` for whatever cannot be used as it is: no or unknown label column, missing labels, regression
+    targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column.
+    """
+    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path)
+    names = table.column_names
+    double = sorted(column for column, count in Counter(names).items() if count > 1)
+    if double:
+        raise UserError(f"{path}: has several columns named {_list(double)}; give each column a name of its own")
+    for column in drop:
+        if column not in names:
+            raise unknown(f"column to drop from {path.name}", column, names)
+    if label is None:
+        raise UserError(f"{path}: which column holds the label? Give --label (label=...): one of {_list(names)}")
+    if label not in names:
+        raise unknown(f"label column of {path.name}", label, names)
+    if label in drop:
+        raise UserError(f"{path}: {label!r} is the label and to be dropped as well; choose one")
+    if len(table) < FEWEST_ROWS:
+        raise UserError(f"{path}: has {len(table)} rows of data; expected at least {FEWEST_ROWS}")
+    y, classes = labels.encode(_whole(table, label), f"{path}: the label column {label!r}")
+    kept = [column for column in names if column != label and column not in drop]
+    if not kept:
+        raise UserError(f"{path}: has no column beside the label; expected at least one feature")
+    x = np.empty((len(table), len(kept)), np.float32)
+    columns, notes = [], _Notes()
+    for index, column in enumerate(kept):
+        x[:, index], categories = _feature(_whole(table, column), column, path, notes)
+        columns.append(Column(column, categories))
+    shown = ", ".join(f"{value} = {code}" for code, value in enumerate(classes[:SHOWN]))
+    said = [
+        f"file {path.name}: {len(table):,} rows, {sum(column.categories is None for column in columns)} numeric and "
+        f"{sum(column.categories is not None for column in columns)} categorical columns",
+        f"label {label!r}: {shown}{', ...' if len(classes) > SHOWN else ''}",
+        *([f"dropped on request: {_list(sorted(set(drop)))}"] if drop else []),
+        *notes.lines(),
+    ]
+    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns))
+
+
+def read_csv(path: Path) -> pa.Table:
+    """The table of a comma-separated file with one row of column names."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); check that it is whole") from None
+    if not content.strip():
+        raise UserError(f"{path}: the file is empty; expected a row of column names, then the data")
+    if len(content) > LARGEST_CSV:
+        raise UserError(f"{path}: has {len(content):,} bytes; CSV is read up to {LARGEST_CSV:,}: convert it to Parquet")
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {line} holds bytes that are no UTF-8 text; save the file as UTF-8") from None
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(content),
+            pyarrow.csv.ReadOptions(block_size=len(content) + 1),
+            convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{path}: is no CSV with one row of column names and as many values in each row: {error}"
+        ) from None
+    if len(table.column_names) == 1:
+        for separator, said in ((";", "semicolons"), ("\t", "tabs")):
+            if separator in table.column_names[0]:
+                raise UserError(f"{path}: the columns seem separated by {said}; expected commas: save it with commas")
+    if "" in table.column_names:
+        raise UserError(
+            f"{path}: column {table.column_names.index('') + 1} has no name (a row number that was saved along?); "
+            "name it, or remove it"
+        )
+    return table
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """The table of a Parquet file."""
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: is truncated or no Parquet file ({error})") from None
+
+
+class _Notes:
+    """What the provenance has to say about the columns."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+        self.dates: list[str] = []
+        self.constant: list[str] = []
+        self.identifiers: list[str] = []
+
+    def lines(self) -> list[str]:
+        said = {
+            "missing values": self.missing,
+            "dates as days since 1970-01-01": self.dates,
+            "constant": self.constant,
+            "different in every row (identifiers? consider --drop)": self.identifiers,
+        }
+        return [f"{what}: {_list(names)}" for what, names in said.items() if names]
+
+
+def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Array, tuple[str, ...] | None]:
+    """A column as float32 ``(M,)``, and its categories if it has any."""
+    kind, types = values.type, pa.types
+    if values.null_count == len(values):
+        raise UserError(f"{path}: column {name!r} has no value in any row; drop it with --drop {name}")
+    categories: tuple[str, ...] | None = None
+    if types.is_dictionary(kind) or types.is_boolean(kind) or labels.is_text(kind):
+        codes, categories = _categories(values, name, path)
+        numbers = codes.astype(np.float64)
+        numbers[codes < 0] = np.nan
+    elif types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    elif types.is_timestamp(kind) or types.is_date(kind):
+        micros = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        numbers = micros.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 86_400e6
+        notes.dates.append(name)
+    else:
+        raise UserError(
+            f"{path}: column {name!r} has the type {kind}; expected numbers, text, true/false or dates: "
+            f"convert it, or drop it with --drop {name}"
+        )
+    missing = np.isnan(numbers)
+    too_large = np.abs(numbers) > np.finfo(np.float32).max
+    if too_large.any():
+        raise UserError(
+            f"{path}: column {name!r} holds infinite values (or beyond float32) in {too_large.sum():,} of "
+            f"{len(numbers):,} rows; replace them, or leave them empty (missing)"
+        )
+    if missing.any():
+        notes.missing.append(f"{name} ({missing.sum():,})")
+    distinct = len(np.unique(numbers[~missing]))
+    if distinct == 1 and not missing.any():
+        notes.constant.append(name)
+    elif distinct == len(numbers) and (categories is not None or types.is_integer(kind)):
+        notes.identifiers.append(name)
+    return numbers.astype(np.float32), categories
+
+
+def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[str, ...]]:
+    """The codes of the values in the sorted order of their text, -1 where missing, and that order."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    text = values.cast(pa.string())
+    order = sorted(value for value in text.unique().to_pylist() if value is not None)
+    if len(order) > MOST_CATEGORIES:
+        raise UserError(
+            f"{path}: column {name!r} has {len(order):,} different values in {len(values):,} rows; expected at most "
+            f"{MOST_CATEGORIES:,} categories: group them, or drop it with --drop {name} (an identifier tells nothing)"
+        )
+    codes = pa.compute.index_in(text, value_set=pa.array(order, pa.string()))
+    return codes.fill_null(-1).to_numpy(zero_copy_only=False), tuple(order)
+
+
+def _whole(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name).combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

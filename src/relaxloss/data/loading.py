@@ -1,0 +1,71 @@
+"""From a name or a path to a data set."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from relaxloss.data import files, prepared
+from relaxloss.data.base import Dataset, directory, sources
+from relaxloss.errors import UserError, unknown
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    label: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    drop: str | Sequence[str] = (),
+) -> Dataset:
+    """The data set of a name, or of a user's own file.
+
+    A name: a prepared ``<name>.npz`` in `folder` (default: the data directory) if there is one, whether the name is
+    registered or not; else the registered source, whose files are downloaded, verified and prepared for the next time.
+
+    A path (``.csv``, ``.csv.gz``, ``.parquet``, ``.npz``): the file; CSV and Parquet need the name of the
+    `label` column and leave out the columns in `drop`.
+
+    Raises `UserError` for an unknown name, a missing file, or data that cannot be used; see `files` and `prepared`.
+    """
+    name = os.fspath(name_or_path)
+    drop = (drop,) if isinstance(drop, str) else tuple(drop)
+    if name.endswith(SUFFIXES) or {os.sep, os.altsep} & set(name):
+        return _file(Path(name), label, drop)
+    home = Path(folder) if folder is not None else directory()
+    path = home / f"{name}.npz"
+    source = sources[name]() if name in sources.names() else None
+    if source is None and not path.is_file():
+        if Path(name).is_file():
+            return _file(Path(name), label, drop)
+        found = {file.stem for file in home.glob("*.npz")}
+        raise unknown(f"data set (not registered, and no {name}.npz in {home})", name, {*sources.names(), *found})
+    if label is not None or drop:
+        raise UserError(f"{name}: label and drop are for CSV and Parquet files; {name} is a data set by its name")
+    if path.is_file():
+        if source is None:
+            return prepared.read(path, name)
+        return prepared.read(path, name, num_classes=source.num_classes, about=source.about)
+    assert source is not None
+    dataset = source.fetch(home)
+    if not source.embedded:
+        prepared.write(dataset, path)
+    return dataset
+
+
+def _file(path: Path, label: str | None, drop: tuple[str, ...]) -> Dataset:
+    if not path.name.endswith(SUFFIXES):
+        raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}, or the name of a data set")
+    if not path.is_file():
+        near = sorted(file.name for file in path.parent.glob("*") if file.name.endswith(SUFFIXES))[:10]
+        beside = f"; beside it: {', '.join(near)}" if near else ""
+        raise UserError(f"{path}: there is no such file{beside}; check the path")
+    name = re.sub(r"(\.csv\.gz|\.csv|\.parquet|\.npz)$", "", path.name)
+    if path.suffix != ".npz":
+        return files.read(path, name, label=label, drop=drop)
+    if label is not None or drop:
+        raise UserError(f"{path}: label and drop are for CSV and Parquet files; the labels of an npz file are its y")
+    return prepared.read(path, name)

@@ -1,0 +1,198 @@
+"""The defense: a frozen dataclass of hyper-parameters, with hooks from the loss to the released output.
+
+A defense overrides the shallowest hook that does its job:
+
+=============  ==========================================================  =============================
+hook           when                                                        example
+=============  ==========================================================  =============================
+`loss`         every step: logits and labels → scalar                      RelaxLoss, label smoothing
+`step`         every step: the whole step                                  adversarial regularisation
+`batches`      every epoch: which members, in which batches                Poisson sampling (DP-SGD)
+`prepare`      before the first step: change the state                     DP-SGD
+`build`        the fresh net → the net                                     dropout
+`done`         before every epoch: stop here?                              early stopping
+`fit`          the whole training                                          distillation, SELENA
+`release`      the trained network → what the world may query              MemGuard, HAMP
+=============  ==========================================================  =============================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import BeforeValidator, InstanceOf
+from torch import nn
+from torch.nn import functional as F
+
+from relaxloss import training
+from relaxloss.errors import UserError
+from relaxloss.specs import Registry, Spec
+from relaxloss.training import Batch, Fit, Network, Session, State, Task
+
+
+@dataclass(frozen=True)
+class Defense(Spec):
+    """Base of all defenses; by itself it changes nothing.
+
+    Class attributes:
+        neutral: the settings at which the defense must equal no defense bit for bit; None where there are none.
+        active: settings at which the conformance suite must see it act within a few epochs.
+        sweep: the settings that draw its privacy-utility curve, mildest first.
+        about: one line for ``relaxloss list``.
+    """
+
+    about: ClassVar[str] = ""
+    neutral: ClassVar[Mapping[str, Any] | None] = None
+    active: ClassVar[Mapping[str, Any]] = {}
+    sweep: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+
+    @property
+    def trainer(self) -> Defense:
+        """The defense whose training yields this one's weights: itself, unless it acts on the release only.
+
+        Defenses with equal trainers share one training.
+        """
+        return self
+
+    @property
+    def snapshot(self) -> int | None:
+        """The epoch of the trainer's snapshot that this defense releases; None: its final weights."""
+        return None
+
+    @property
+    def randomised(self) -> bool:
+        """Whether the release answers the same query differently at different times."""
+        return False
+
+    def build(self, net: nn.Module) -> nn.Module:
+        """The fresh net, changed as the defense needs it."""
+        return net
+
+    def prepare(self, state: State) -> None:
+        """Change the state before the first step; what must be saved goes into ``state.extras``."""
+
+    def batches(self, state: State) -> Iterator[torch.Tensor]:
+        """Index tensors into the members, one a step."""
+        return training.shuffled_batches(state)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor, state: State) -> torch.Tensor:
+        """``(B, C)`` float32 logits and ``(B,)`` labels → the scalar to descend on."""
+        return F.cross_entropy(logits, targets)
+
+    def step(self, state: State, batch: Batch) -> torch.Tensor:
+        """One step of training; returns the batch's logits, detached, for the history."""
+        logits = state.forward(batch.x)
+        state.descend(self.loss(logits, batch.y, state))
+        return logits.detach()
+
+    def done(self, state: State) -> bool:
+        """Whether to stop before the recipe's last epoch."""
+        return False
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether the weights after so many epochs are kept as a snapshot."""
+        return False
+
+    def fit(self, task: Task, session: Session) -> Fit:
+        """Train the network."""
+        return training.fit(self, task, session)
+
+    def release(self, network: nn.Module, task: Task | None) -> nn.Module:
+        """What the world may query: raw rows → logits or log-probabilities ``(B, C)``.
+
+        With `task` None, an unfitted shell of the same structure, into which a saved state is loaded.
+        """
+        return network
+
+    def needs_reference(self) -> bool:
+        """Whether the defense cannot work without a reference set."""
+        return False
+
+
+defenses: Registry[Defense] = Registry("defense", "relaxloss.defenses")
+
+
+@dataclass(frozen=True)
+class Composed(Defense):
+    """A training defense, and release-time defenses around its network: ``relaxloss:alpha=0.5+memguard:budget=0.5``."""
+
+    name: ClassVar[str] = "composed"
+    parts: tuple[InstanceOf[Defense], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.parts) < 2:
+            raise UserError("a composed defense needs at least two parts: training+release")
+        for part in self.parts[1:]:
+            if part.trainer != NONE:
+                raise UserError(
+                    f"{part} changes the training, so it cannot stand behind the '+' of {self}; "
+                    "only release-time defenses (memguard, hamp:train=false) can"
+                )
+
+    def __str__(self) -> str:
+        return "+".join(str(part) for part in self.parts)
+
+    @property
+    def trainer(self) -> Defense:
+        """The first part's."""
+        return self.parts[0].trainer
+
+    @property
+    def snapshot(self) -> int | None:
+        """The first part's."""
+        return self.parts[0].snapshot
+
+    @property
+    def randomised(self) -> bool:
+        """Whether any part is."""
+        return any(part.randomised for part in self.parts)
+
+    def build(self, net: nn.Module) -> nn.Module:
+        """The first part's."""
+        return self.parts[0].build(net)
+
+    def fit(self, task: Task, session: Session) -> Fit:
+        """The first part's."""
+        return self.parts[0].fit(task, session)
+
+    def release(self, network: nn.Module, task: Task | None) -> nn.Module:
+        """Each part's release around the one before it."""
+        for part in self.parts:
+            network = part.release(network, task)
+        return network
+
+    def needs_reference(self) -> bool:
+        """Whether any part does."""
+        return any(part.needs_reference() for part in self.parts)
+
+
+@defenses.register("none")
+@dataclass(frozen=True)
+class NoDefense(Defense):
+    """Plain training on the cross-entropy: what every defense is measured against."""
+
+    about: ClassVar[str] = "plain training"
+    neutral: ClassVar[Mapping[str, Any] | None] = {}
+
+
+NONE = NoDefense()
+
+
+def parse(given: str | Mapping[str, Any] | Defense) -> Defense:
+    """A defense from its spec; ``a+b`` composes."""
+    if isinstance(given, str):
+        parts = re.split(r"\+(?=[a-zA-Z_])", given)
+        if len(parts) > 1:
+            return Composed(parts=tuple(defenses.parse(part) for part in parts))
+    if isinstance(given, Mapping) and given.get("name") == Composed.name:
+        return Composed(parts=tuple(parse(part) for part in given["parts"]))
+    return defenses.parse(given)
+
+
+DefenseField = Annotated[InstanceOf[Defense], BeforeValidator(parse)]
+__all__ = ["NONE", "Composed", "Defense", "DefenseField", "Network", "NoDefense", "defenses", "parse"]

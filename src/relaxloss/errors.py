@@ -1,0 +1,25 @@
+"""What went wrong, split by whose fault it is: the command line exits with 2 for `UserError`, with 1 for the rest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """The input is wrong. The message says what was got, what was expected and what to do."""
+
+
+class MissingExtra(UserError):
+    """An optional dependency is needed and absent; the message names the extra to install."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency; install it with: pip install 'relaxloss[{extra}]'")
+
+
+def unknown(kind: str, got: object, known: Iterable[str]) -> UserError:
+    """The error for an unknown name: what was got, the nearest known names, and all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+    return UserError(f"unknown {kind} {str(got)!r}: {hint}known: {', '.join(names) or 'none'}")

@@ -1,0 +1,292 @@
+"""Flags: warnings about the evaluation itself, not about the model. A number is believed only as far as these allow.
+
+A check looks at `Facts` and is decided only if all the facts that it needs are known: what nobody looked at is
+`undecided`, never passed. A flag says what raised it, why that matters and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from relaxloss.errors import UserError
+
+FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may already be half or twice the one asked for
+SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
+TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
+EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
+AUC_LEVEL = (
+    0.999  # so high because many attacks are looked at: 15 at 95 % would raise the flag on one null run in three
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about an evaluation; None: not known.
+
+    Attributes:
+        nonmembers: how many asked samples are non-members.
+        lowest_fpr: the lowest false positive rate that the report wants.
+        shadows: K, how many shadow models the attacks had; 0 if none.
+        adaptive: whether some attack's shadows were trained with the target's own defense and settings.
+        changed_on_repeat: share of samples whose released output differs when the same query is sent twice.
+        changed_labels: share of samples whose top-1 label under the release is not that of the model beneath.
+        tied_pairs: `relaxloss.metrics.tied_share` of the attack that heads the report. Not of attacks that are discrete
+            by design (correctness, label-only).
+        label_only_advantage: interval of AUC(label-only) − AUC(best confidence attack)
+            (`relaxloss.metrics.auc_difference_interval`).
+        reference_overlap: how many asked samples are in the reference set that the defense saw.
+        auc_intervals: each attack's AUC interval at level 0.999 (`AUC_LEVEL`).
+        dp: whether the defense claims differential privacy.
+        epsilon: what its accountant says; None or inf if there is no account.
+        delta: the δ that goes with it.
+        members: how many samples the target was trained on.
+        selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
+    """
+
+    nonmembers: int | None = None
+    lowest_fpr: float | None = None
+    shadows: int | None = None
+    adaptive: bool | None = None
+    changed_on_repeat: float | None = None
+    changed_labels: float | None = None
+    tied_pairs: float | None = None
+    label_only_advantage: tuple[float, float] | None = None
+    reference_overlap: int | None = None
+    auc_intervals: Mapping[str, tuple[float, float]] | None = None
+    dp: bool | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    members: int | None = None
+    selected_on_asked: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise UserError(f"{name}={share!r}; expected a share between 0 and 1, or None if it is not known")
+        for name in ("nonmembers", "shadows", "reference_overlap", "members"):
+            count = getattr(self, name)
+            if count is not None and not count >= 0:
+                raise UserError(f"{name}={count!r}; expected a count, or None if it is not known")
+        if self.auc_intervals is not None and not self.auc_intervals:
+            raise UserError("auc_intervals is empty; expected one interval per attack, or None if none is known")
+        intervals = {"label_only_advantage": self.label_only_advantage, **(self.auc_intervals or {})}
+        for name, interval in intervals.items():
+            if interval is not None and not interval[0] <= interval[1]:
+                raise UserError(f"{name}: interval {interval}; expected (low, high), or None if it is not known")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A raised warning: its name, the rule, why it matters, what to do, and what was found here."""
+
+    name: str
+    raised_if: str
+    why: str
+    what_to_do: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule: `find` says what is wrong with the facts, or None; it is called once every fact in `needs` is known."""
+
+    name: str
+    needs: tuple[str, ...]
+    find: Callable[[Facts], str | None]
+    raised_if: str
+    why: str
+    what_to_do: str
+
+
+def raised(facts: Facts) -> tuple[Flag, ...]:
+    """The flags that the known facts raise, in the order of `CHECKS`."""
+    found = [(check, check.find(facts)) for check in CHECKS if _decided(check, facts)]
+    return tuple(
+        Flag(check.name, check.raised_if, check.why, check.what_to_do, detail)
+        for check, detail in found
+        if detail is not None
+    )
+
+
+def passed(facts: Facts) -> tuple[str, ...]:
+    """Names of the flags that were looked at and not raised."""
+    return tuple(check.name for check in CHECKS if _decided(check, facts) and check.find(facts) is None)
+
+
+def undecided(facts: Facts) -> dict[str, tuple[str, ...]]:
+    """Names of the flags that nobody could decide, each with the facts that are missing."""
+    return {check.name: _missing(check, facts) for check in CHECKS if not _decided(check, facts)}
+
+
+def _missing(check: Check, facts: Facts) -> tuple[str, ...]:
+    return tuple(name for name in check.needs if getattr(facts, name) is None)
+
+
+def _decided(check: Check, facts: Facts) -> bool:
+    return not _missing(check, facts)
+
+
+# One function per check: the detail if it is raised, None if not
+
+
+def _few_nonmembers(facts: Facts) -> str | None:
+    assert facts.nonmembers is not None
+    assert facts.lowest_fpr is not None
+    expected = facts.nonmembers * facts.lowest_fpr
+    if expected >= FALSE_POSITIVES * (1 - 1e-12):  # 10,000 × 0.001 is 10
+        return None
+    return f"{facts.nonmembers:,} non-members are {expected:.3g} false positives at an FPR of {facts.lowest_fpr:.3g}"
+
+
+def _few_shadows(facts: Facts) -> str | None:
+    assert facts.shadows is not None
+    return None if facts.shadows >= SHADOWS else f"{facts.shadows} shadow models"
+
+
+def _non_adaptive_only(facts: Facts) -> str | None:
+    return None if facts.adaptive else "no attack's shadows were trained with the target's defense"
+
+
+def _randomised_release(facts: Facts) -> str | None:
+    share = facts.changed_on_repeat
+    return f"{share:.2%} of the samples got another answer the second time" if share else None
+
+
+def _release_changes_labels(facts: Facts) -> str | None:
+    share = facts.changed_labels
+    return f"{share:.2%} of the samples have another top-1 label under the release" if share else None
+
+
+def _quantised_scores(facts: Facts) -> str | None:
+    assert facts.tied_pairs is not None
+    return f"{facts.tied_pairs:.1%} of the pairs are tied" if facts.tied_pairs > TIED else None
+
+
+def _masking(facts: Facts) -> str | None:
+    assert facts.label_only_advantage is not None
+    low, high = facts.label_only_advantage
+    return f"label-only is ahead by an AUC of {low:.3f} to {high:.3f}" if low > 0 else None
+
+
+def _reference_overlap(facts: Facts) -> str | None:
+    return f"{facts.reference_overlap:,} asked samples are in the reference set" if facts.reference_overlap else None
+
+
+def _auc_below_half(facts: Facts) -> str | None:
+    assert facts.auc_intervals is not None
+    below = [f"{name} {low:.3f} to {high:.3f}" for name, (low, high) in facts.auc_intervals.items() if high < 0.5]
+    return ", ".join(below) or None
+
+
+def _epsilon_meaningless(facts: Facts) -> str | None:
+    if not facts.dp:
+        return None
+    if facts.epsilon is None or not math.isfinite(facts.epsilon):
+        return "the defense claims differential privacy, and there is no finite ε"
+    if facts.epsilon > EPSILON:
+        return f"ε is {facts.epsilon:,.3g}: the odds of membership may change e^ε-fold"
+    if facts.delta is not None and facts.members is not None and facts.delta * facts.members >= 1:
+        return f"δ is {facts.delta:.3g} with {facts.members:,} members: publishing one record outright would satisfy it"
+    return None
+
+
+def _selection_on_asked(facts: Facts) -> str | None:
+    return "asked samples chose the model, its settings or the stopping time" if facts.selected_on_asked else None
+
+
+CHECKS = (
+    Check(
+        "few_nonmembers",
+        ("nonmembers", "lowest_fpr"),
+        _few_nonmembers,
+        raised_if=f"the non-members allow fewer than {FALSE_POSITIVES} false positives at the lowest FPR asked for",
+        why="The threshold at such an FPR hangs on a handful of samples, so the TPR there is not measured.",
+        what_to_do="Hold out more non-members, pool several targets, or report a higher FPR.",
+    ),
+    Check(
+        "few_shadows",
+        ("shadows",),
+        _few_shadows,
+        raised_if=f"the attacks had fewer than {SHADOWS} shadow models",
+        why="LiRA and RMIA compare each sample with models that saw it and models that did not; with few of them they "
+        "are weak, and the leakage is understated.",
+        what_to_do=f"Train {SHADOWS} or more shadows (64 for variances per sample), in the game RandomHalves.",
+    ),
+    Check(
+        "non_adaptive_only",
+        ("adaptive",),
+        _non_adaptive_only,
+        raised_if="no attack was adaptive",
+        why="An attacker who knows the defense trains shadows with it. Without such an attack, a defense that only "
+        "moves the scores looks perfect.",
+        what_to_do='Train the shadows with the target\'s own defense and settings (shadows="same").',
+    ),
+    Check(
+        "randomised_release",
+        ("changed_on_repeat",),
+        _randomised_release,
+        raised_if="the release answers the same query differently",
+        why="An attacker who asks again averages the noise away; this audit asked once.",
+        what_to_do="Derive the noise from the query's content, or attack the mean of many answers.",
+    ),
+    Check(
+        "release_changes_labels",
+        ("changed_labels",),
+        _release_changes_labels,
+        raised_if="the release changes the top-1 label of any sample",
+        why="Then the accuracy of the model beneath is not the accuracy that its users get.",
+        what_to_do="Measure utility on the release, or let the release keep the order of the classes.",
+    ),
+    Check(
+        "quantised_scores",
+        ("tied_pairs",),
+        _quantised_scores,
+        raised_if=f"more than {TIED:.0%} of the pairs (member, non-member) have equal scores",
+        why="Ties dominate the ROC: an attacker who sees more digits may do better, and a low FPR cannot be reached.",
+        what_to_do="Audit logits, or probabilities in full precision; if only rounded ones are released, say so.",
+    ),
+    Check(
+        "masking",
+        ("label_only_advantage",),
+        _masking,
+        raised_if="the label-only attack has a significantly higher AUC than the best confidence attack",
+        why="Labels hold less than confidences. If they tell more, the defense hides the leak and does not remove it.",
+        what_to_do="Take the label-only figure as the headline, and attack the confidences adaptively.",
+    ),
+    Check(
+        "reference_overlap",
+        ("reference_overlap",),
+        _reference_overlap,
+        raised_if="the defense's reference set holds asked samples",
+        why="The defense was fitted on the very samples that it is tested on, so it looks better than it is.",
+        what_to_do="Take the reference set from samples that nobody asks about.",
+    ),
+    Check(
+        "auc_below_half",
+        ("auc_intervals",),
+        _auc_below_half,
+        raised_if=f"an attack's AUC is below one half by its {AUC_LEVEL:.1%} interval",
+        why="Guessing gives one half. Significantly less is a sign error, or a leak in the other direction: the "
+        "reversed attack has an AUC of 1 − AUC.",
+        what_to_do="Check the sign of the scores and of the member flags; if both are right, the leak is 1 − AUC.",
+    ),
+    Check(
+        "epsilon_meaningless",
+        ("dp",),
+        _epsilon_meaningless,
+        raised_if=f"differential privacy is claimed and ε is absent, infinite or above {EPSILON:g}, or δ ≥ 1/members",
+        why="Such a guarantee promises nothing; what protection there is, only attacks have shown.",
+        what_to_do="Call it noise and not differential privacy, or train with more noise.",
+    ),
+    Check(
+        "selection_on_asked",
+        ("selected_on_asked",),
+        _selection_on_asked,
+        raised_if="the model, its settings or the stopping time were chosen on asked samples",
+        why="The non-members among them then shaped the model, so that they look more like members.",
+        what_to_do="Choose on samples that nobody asks about, such as the reference set.",
+    ),
+)

@@ -1,0 +1,45 @@
+"""What every loss starts from: checked input, and the cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch.nn import functional as F
+
+from relaxloss.errors import UserError, unknown
+
+# The label that torch's losses skip. The default, -100, would be skipped in one branch of a loss and fail in another.
+SKIP_NONE = -(2**31)
+
+
+def checked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The logits in float32 or float64, after a look at shapes and types that never waits for the device."""
+    if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise UserError(
+            f"got logits {tuple(logits.shape)} {logits.dtype}; expected floating (B, C) with B >= 1 and C >= 2"
+        )
+    if targets.ndim != 1 or targets.shape[0] != logits.shape[0] or targets.dtype != torch.int64:
+        raise UserError(
+            f"got targets {tuple(targets.shape)} {targets.dtype}; expected class indices ({logits.shape[0]},) int64"
+        )
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+
+
+def within(name: str, value: float, low: float, high: float = float("inf")) -> float:
+    """The setting, if it lies in [low, high]."""
+    if not low <= value <= high:
+        raise UserError(f"got {name}={value}; expected a number from {low} to {high}")
+    return value
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> str:
+    """The setting, if it is one of the known ones."""
+    if value not in known:
+        raise unknown(name, value, known)
+    return value
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy ``L = -1/B Σ_i log p_i[y_i]``: torch's, with checked input."""
+    return F.cross_entropy(checked(logits, targets), targets, ignore_index=SKIP_NONE)

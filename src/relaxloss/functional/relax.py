@@ -1,0 +1,150 @@
+"""RelaxLoss (Chen, Yu, Fritz, ICLR 2022, Algorithm 1): one step's loss, and the soft labels of posterior flattening.
+
+Every branch is a weighted sum of log-probabilities with weights that carry no gradient, so the gradient at the logits
+is closed-form without a backward of our own: log-softmax's turns weights ``w`` into ``(p Σ_c w_c - w) / B``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from relaxloss.errors import UserError
+from relaxloss.functional.base import SKIP_NONE, checked, one_of, within
+
+Flatten = Literal["all", "misclassified", "official"]
+
+
+def check_settings(alpha: float, flatten: str, upper: float) -> None:
+    """Raise `UserError` unless alpha >= 0, 0 < upper <= 1 and `flatten` is known."""
+    within("alpha", alpha, 0)
+    if not 0 < upper <= 1:
+        raise UserError(f"got upper={upper}; expected a number above 0 and at most 1 (1: no bound)")
+    one_of("flatten", flatten, get_args(Flatten))
+
+
+def flattened_targets(logits: torch.Tensor, targets: torch.Tensor, *, upper: float = 1.0) -> torch.Tensor:
+    """The soft labels of posterior flattening, ``(B, C)``, detached; each row sums to 1.
+
+    ``t[y] = min(p[y], upper)`` on the true class y and ``t[c] = (1 - t[y]) / (C - 1)`` on every other.
+
+    NB(paper): the poster prints ``(1 - p[c]) / (C - 1)``, which does not sum to 1; the paper has the true class there.
+
+    Args:
+        logits: ``(B, C)``.
+        targets: ``(B,)`` int64.
+        upper: the bound on the true class's probability, in (0, 1] (0.1 to 0.3 for the paper's tabular data).
+    """
+    check_settings(0.0, "all", upper)
+    log_p = torch.log_softmax(checked(logits, targets).detach(), 1)
+    true = log_p.gather(1, targets[:, None]).exp().clamp(max=upper)
+    return _rows(true, (1 - true) / (log_p.shape[1] - 1), targets, log_p.shape[1])
+
+
+def _rows(true: torch.Tensor, other: torch.Tensor, targets: torch.Tensor, classes: int) -> torch.Tensor:
+    """``(B, C)`` from the true classes' entries ``(B, 1)`` and the other classes' ``(B, 1)``."""
+    return other.expand(-1, classes).scatter(1, targets[:, None], true)
+
+
+def relax_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    alpha: float,
+    ascent: bool | torch.Tensor,
+    flatten: Flatten = "all",
+    upper: float = 1.0,
+    confidence: torch.Tensor | None = None,
+    process_group: dist.ProcessGroup | None = None,
+) -> torch.Tensor:
+    """One step's loss, a scalar to descend on. With L the batch's mean cross-entropy:
+
+    ===================  =============================  ==================================================
+    branch               gradient at the logits         value
+    ===================  =============================  ==================================================
+    L >= alpha           ``(p - onehot) / B``           ``L``
+    L < alpha, ascent    ``-(p - onehot) / B``          ``2 alpha - L``: L mirrored at alpha, as in flooding
+    L < alpha, else      by `flatten`, see below        soft cross-entropy ``-1/B Σ_i Σ_c w_ic log p_ic``
+    ===================  =============================  ==================================================
+
+    Posterior flattening, with t the `flattened_targets` (stop-gradient) and wrong_i whether sample i is misclassified
+    (a tie for the largest logit counts as correct):
+
+    * ``all`` (the paper for tabular data): ``w = t``, gradient ``(p - t) / B``, which is 0 on the true class when
+      `upper` is 1;
+    * ``misclassified`` (the paper for images): ``w = wrong t``, gradient ``wrong (p - t) / B``;
+    * ``official`` (NB(code): the released image code, here with the stop-gradient): ``w = wrong t - onehot``, gradient
+      ``(wrong (p - t) - (p - onehot)) / B``: ascent on every sample on top.
+
+    ``alpha=0`` is `cross_entropy` bit for bit, since L is never below 0; so is every step with L >= alpha. If L is NaN
+    or infinite, L is returned. A logit of -inf (a masked class) makes the flattening's value +inf; its gradient stays
+    finite. Use a large negative number to keep the value finite too.
+
+    Args:
+        logits: ``(B, C)``.
+        targets: ``(B,)`` int64.
+        alpha: the target of the mean loss, in nats, >= 0; from 0 (plain training) to log C (a guess).
+        ascent: True in the paper's even epochs, which are 1, 3, 5, ... counted from 0. A 0-dim bool tensor keeps the
+            choice on the device, at the cost of computing both branches.
+        flatten: what posterior flattening does, see above.
+        upper: the bound on the true class's probability in t, in (0, 1].
+        confidence: ``(B,)`` true-class probabilities from which t is built; by default those of `logits`.
+        process_group: decide by the mean over all of the group's batches, weighted by their sizes, so that all ranks
+            take the same branch and it is the one a single device would take; None: this process's batch alone.
+
+    Raises:
+        UserError: on wrong shapes, types or settings.
+
+    Source: RelaxLoss, Algorithm 1; the practical variants in its appendix.
+    """
+    check_settings(alpha, flatten, upper)
+    log_p = torch.log_softmax(checked(logits, targets), 1)
+    mean = F.nll_loss(log_p, targets, ignore_index=SKIP_NONE)
+    below = _over_all(mean.detach(), len(targets), process_group) < alpha  # False for NaN
+    if not isinstance(ascent, torch.Tensor):
+        if ascent:
+            return _raised(mean, below, alpha)
+        return _flattened(log_p, targets, mean, below, flatten, upper, confidence)
+    flattened = _flattened(log_p, targets, mean, below, flatten, upper, confidence)
+    return torch.where(ascent, _raised(mean, below, alpha), flattened)
+
+
+def _raised(mean: torch.Tensor, below: torch.Tensor, alpha: float) -> torch.Tensor:
+    """``2 alpha - mean`` if `below`, else the mean: in fewer kernels than `torch.where`, and without changing a bit."""
+    return torch.add(mean, below, alpha=-2 * alpha) * below.mul(-2.0).add(1.0)
+
+
+def _flattened(
+    log_p: torch.Tensor,
+    targets: torch.Tensor,
+    mean: torch.Tensor,
+    below: torch.Tensor,
+    flatten: Flatten,
+    upper: float,
+    confidence: torch.Tensor | None,
+) -> torch.Tensor:
+    """The soft cross-entropy of posterior flattening if `below`, else the mean cross-entropy."""
+    batch, classes = log_p.shape
+    own = log_p.detach().gather(1, targets[:, None])
+    true = (own.exp() if confidence is None else confidence.detach()[:, None]).clamp(max=upper)
+    other = (1 - true) / (classes - 1)
+    if flatten != "all":
+        wrong = log_p.detach().amax(1, keepdim=True) > own
+        true, other = true * wrong, other * wrong
+    if flatten == "official":
+        true = true - 1
+    # 0 times the -inf of a masked class would be NaN; 1e-30 changes no other digit and is no denormal number.
+    weights = _rows(true, other.clamp(min=1e-30), targets, classes)
+    return torch.where(below, (weights * log_p).sum() / -batch, mean)
+
+
+def _over_all(mean: torch.Tensor, count: int, group: dist.ProcessGroup | None) -> torch.Tensor:
+    """The mean over all of a process group's samples from each rank's mean and count; never waits for the device."""
+    if group is None:
+        return mean
+    total = torch.stack([mean * count, torch.full_like(mean, count)])
+    dist.all_reduce(total, group=group)
+    return total[0] / total[1]

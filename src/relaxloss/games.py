@@ -1,0 +1,158 @@
+"""Games: the rules that decide who is in which model, and whose membership the attacker is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BeforeValidator, Field, InstanceOf, NonNegativeInt, PositiveInt
+
+from relaxloss import seeds
+from relaxloss.errors import UserError, unknown
+from relaxloss.specs import Spec, build, split
+
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """One drawing of a game over a pool of M samples.
+
+    Attributes:
+        member: ``(R, M)`` who is in which model, a row per model.
+        targets: the rows that are attacked; for each, every other usable row is a shadow.
+        asked: ``(N,)`` the samples whose membership the attacker must decide.
+        fit: the samples on which the attacker may fit with the help of shadows (it knows the shadows' membership).
+        reference: samples in no model: a defense's surrogate attackers and RMIA's population may use them.
+        test: samples on which accuracy is measured where `asked` has no fair non-members; empty: asked non-members.
+        labels: ``(M,)`` the labels trained on, where they differ from the data set's (mislabelled canaries).
+    """
+
+    member: Flags
+    targets: tuple[int, ...]
+    asked: Indices
+    fit: Indices
+    reference: Indices
+    test: Indices
+    labels: Indices | None = None
+
+    def members(self, row: int) -> Indices:
+        """The samples that model `row` is trained on."""
+        return np.flatnonzero(self.member[row])
+
+    def shadows(self, target: int) -> tuple[int, ...]:
+        """The shadows' rows when `target` is attacked."""
+        return tuple(row for row in range(len(self.member)) if row != target)
+
+    def test_of(self, row: int) -> Indices:
+        """The samples on which a target's accuracy is measured: never its members."""
+        return self.test if len(self.test) else self.asked[~self.member[row, self.asked]]
+
+
+@dataclass(frozen=True)
+class Game(Spec):
+    """Base of the games. A subclass overrides `draw`."""
+
+    def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
+        """Who is in which model, for a pool with the given labels ``(M,)``."""
+        raise NotImplementedError
+
+
+def permuted(size: int, seed: int) -> Indices:
+    """A random order of ``0 .. size - 1`` from the seed's stream ``game``."""
+    return seeds.rng(seed, "game").permutation(size).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class FiveFolds(Game):
+    """The paper's game: five equal folds, for target-train, target-test, shadow-train, shadow-test and reference.
+
+    The first shadow is trained on fold 3 exactly; each further one on a fresh random half of folds 3 and 4.
+    """
+
+    name: ClassVar[str] = "five_folds"
+    shadows: PositiveInt = 1
+
+    def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
+        """A random partition; up to four samples beyond a multiple of five are in no fold."""
+        size = len(labels) // 5
+        if size < 2:
+            raise UserError(f"FiveFolds got {len(labels)} samples; expected at least 10, better thousands")
+        order = permuted(len(labels), seed)
+        folds = [np.sort(order[k * size : (k + 1) * size]) for k in range(5)]
+        member = np.zeros((1 + self.shadows, len(labels)), dtype=bool)
+        member[0, folds[0]] = True
+        member[1, folds[2]] = True
+        attackers = np.sort(np.concatenate(folds[2:4]))
+        for shadow in range(2, 1 + self.shadows):
+            half = seeds.rng(seed, "game", "shadow", shadow).permutation(attackers)[:size]
+            member[shadow, half] = True
+        asked = np.sort(np.concatenate(folds[:2]))
+        return Design(member, (0,), asked, attackers, folds[4], np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True)
+class RandomHalves(Game):
+    """The LiRA game: every asked sample is in each model with probability ½, independently; every model is target once.
+
+    Independently, never exactly half: an exact balance would tell the target's membership from the shadows' counts.
+
+    Attributes:
+        models: how many models; each has the other ``models - 1`` as shadows.
+        canaries: with 0, all samples but the held-out ones are asked; else only so many are, and all others are in
+            every model.
+        canary_kind: ``clean`` takes samples as they are; ``mislabelled`` gives each a random wrong label.
+        reference: the share of the pool that is in no model, for surrogate attackers and as RMIA's population.
+        test: the share of the pool that is in no model, on which accuracy is measured.
+    """
+
+    name: ClassVar[str] = "random_halves"
+    models: Annotated[int, Field(ge=2)] = 64
+    canaries: NonNegativeInt = 0
+    canary_kind: Literal["clean", "mislabelled"] = "clean"
+    reference: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+
+    def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
+        """Held-out shares first, then a fair coin for every asked sample and model."""
+        size = len(labels)
+        order = permuted(size, seed)
+        reference, test, pool = np.split(order, [int(size * self.reference), int(size * (self.reference + self.test))])
+        asked = pool[: self.canaries] if self.canaries else pool
+        if len(asked) < 2 or len(pool) < self.canaries:
+            raise UserError(
+                f"RandomHalves got {size} samples, {len(pool)} of them not held out, and canaries={self.canaries}; "
+                "expected at least 2 asked samples, and no more canaries than samples"
+            )
+        coins = seeds.rng(seed, "game", "coins").random((self.models, len(asked))) < 0.5
+        member = np.zeros((self.models, size), dtype=bool)
+        member[:, pool] = True
+        member[:, asked] = coins
+        changed = None
+        if self.canaries and self.canary_kind == "mislabelled":
+            shift = seeds.rng(seed, "game", "labels").integers(1, num_classes, len(asked))
+            changed = labels.copy()
+            changed[asked] = (labels[asked] + shift) % num_classes
+        rows = tuple(range(self.models))
+        asked, test = np.sort(asked), np.sort(test)
+        return Design(member, rows, asked, asked, np.sort(reference), test, changed)
+
+
+GAMES: dict[str, type[Game]] = {game.name: game for game in (FiveFolds, RandomHalves)}
+
+
+def parse(given: str | Mapping[str, Any] | Game) -> Game:
+    """A game from its spec: ``five_folds:shadows=4``, ``random_halves:models=32``."""
+    if isinstance(given, Game):
+        return given
+    name, fields = split(given) if isinstance(given, str) else (str(given.get("name")), dict(given))
+    if name not in GAMES:
+        raise unknown("game", name, GAMES)
+    return build(GAMES[name], {field: value for field, value in fields.items() if field != "name"})
+
+
+GameField = Annotated[InstanceOf[Game], BeforeValidator(parse)]

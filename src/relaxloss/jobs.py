@@ -1,0 +1,254 @@
+"""The two kinds of jobs that a plan consists of: train a model and observe it; score attacks on what was observed.
+
+A job carries specs and keys; its result is files by stage and key, which the driver puts into the store.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relaxloss import data as data_sets
+from relaxloss import seeds, signals
+from relaxloss.attacks import Attack, Evidence, check
+from relaxloss.data import Dataset
+from relaxloss.defenses import Defense
+from relaxloss.errors import UserError
+from relaxloss.games import Design, Game
+from relaxloss.signals import Signals
+from relaxloss.store import Store, pack_arrays, pack_weights, unpack_arrays, unpack_weights
+from relaxloss.task import Network, Recipe, Samples, Task, make_network
+from relaxloss.training import Fit, Progress, Session
+
+Files = dict[str, bytes]
+WEIGHTS, HISTORY, FACTS, ARRAYS = "weights.safetensors", "history.json", "facts.json", "arrays.npz"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A data set by name, with the fingerprint that it must have; workers load it themselves, once."""
+
+    name: str
+    label: str | None
+    drop: tuple[str, ...]
+    fingerprint: str
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(reference: Reference) -> Dataset:
+    dataset = data_sets.load(reference.name, label=reference.label, drop=reference.drop)
+    if dataset.fingerprint != reference.fingerprint:
+        raise UserError(f"data set {reference.name} changed while the experiment ran; run the command again")
+    return dataset
+
+
+def resolve(data: Dataset | Reference) -> Dataset:
+    """The data set itself."""
+    return data if isinstance(data, Dataset) else _loaded(data)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One query to one release: where it is stored, and whose release it is."""
+
+    key: str
+    defense: Defense
+    query: str
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train row `row` of a drawn game, unless `stored` has its files, and make the observations.
+
+    Attributes:
+        scratch: where checkpoints and the progress go; None: nowhere.
+        every: seconds between checkpoints.
+        driver: the process whose end is the end of this job.
+    """
+
+    key: str
+    data: Dataset | Reference
+    game: Game
+    seed: int
+    row: int
+    trainer: Defense
+    recipe: Recipe
+    observations: tuple[Observation, ...]
+    stored: Mapping[str, bytes] | None = None
+    scratch: Path | None = None
+    every: float = 30.0
+    driver: int = 0
+
+    @property
+    def work(self) -> float:
+        """The share of the whole that it is, in sample passes; observing counts little."""
+        return 1.0 if self.stored is not None else float(self.recipe.epochs)
+
+
+@dataclass(frozen=True)
+class Produced:
+    """A job's result: files by (stage, key), the seconds spent training, and the job's own note of what it is."""
+
+    files: dict[tuple[str, str], Files]
+    seconds: float
+
+
+def task_of(dataset: Dataset, design: Design, row: int, seed: int, recipe: Recipe) -> Task:
+    """What the defender of one row may see. Rows of equal number share their seed across defenses."""
+    return Task.of(
+        dataset,
+        design.members(row),
+        reference=design.reference,
+        labels=design.labels,
+        recipe=recipe,
+        seed=seeds.seed(seed, "model", row),
+    )
+
+
+def network_of(defense: Defense, task: Task, state: Mapping[str, Any]) -> Network:
+    """A network with stored weights, in eval mode."""
+    trainer = defense.trainer
+    network = make_network(trainer, task.encoder, task.shape, task.num_classes, task.recipe, task.seed)
+    network.load_state_dict(dict(state))
+    return network.eval()
+
+
+def train_and_observe(job: TrainJob) -> Produced:
+    """Run a `TrainJob`."""
+    dataset = resolve(job.data)
+    design = job.game.draw(dataset.y, dataset.num_classes, job.seed)
+    task = task_of(dataset, design, job.row, job.seed, job.recipe)
+    start = time.monotonic()
+    produced: dict[tuple[str, str], Files] = {}
+    files = dict(job.stored) if job.stored is not None else None
+    if files is None:
+        monitor = Samples.of(dataset, design.test_of(job.row), design.labels)
+        session = Session(job.scratch, job.every, monitor if len(monitor) else None, functools.partial(_tell, job))
+        fit = job.trainer.fit(task, session)
+        files = fit_files(fit)
+        produced["train", job.key] = files
+    seconds = time.monotonic() - start
+    for defense in dict.fromkeys(observation.defense for observation in job.observations):
+        name = WEIGHTS if defense.snapshot is None else snapshot_name(defense.snapshot)
+        network = network_of(defense, task, unpack_weights(files[name]))
+        release = defense.release(network, task).eval()
+        for observation in job.observations:
+            if observation.defense == defense:
+                labels = dataset.y if design.labels is None else design.labels
+                arrays = signals.observe(release, network, dataset, observation.query, labels)
+                produced["signals", observation.key] = {ARRAYS: pack_arrays(arrays)}
+    return Produced(produced, seconds)
+
+
+def fit_files(fit: Fit) -> Files:
+    """A training's result as files."""
+    files = {
+        WEIGHTS: pack_weights(fit.network.state_dict()),
+        HISTORY: json.dumps(fit.history).encode(),
+        FACTS: json.dumps(fit.facts).encode(),
+    }
+    for epoch, state in fit.snapshots.items():
+        files[snapshot_name(epoch)] = pack_weights(state)
+    return files
+
+
+def snapshot_name(epoch: int) -> str:
+    """The file of a snapshot's weights."""
+    return f"epoch-{epoch:04d}.safetensors"
+
+
+def _tell(job: TrainJob, progress: Progress) -> None:
+    if job.driver and os.getpid() != job.driver and os.getppid() == 1:
+        raise SystemExit("the driver is gone")
+    if job.scratch is None:
+        return
+    last = {name: round(value, 6) for name, value in progress.last.items()}
+    text = json.dumps({"phase": progress.phase, "epoch": progress.epoch, "epochs": progress.epochs, **last})
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    path = job.scratch / "progress.json"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Score attacks on one defense's targets, with the given shadows.
+
+    Attributes:
+        root: the store's directory, read only.
+        target_keys: per target row, the keys of its signals.
+        shadow_keys: per row, the keys of the shadow's signals.
+        attacks: (key, attack) of what is to be scored.
+    """
+
+    root: Path
+    data: Dataset | Reference
+    game: Game
+    seed: int
+    target_keys: Mapping[int, tuple[str, ...]]
+    shadow_keys: Mapping[int, tuple[str, ...]]
+    attacks: tuple[tuple[str, Attack], ...]
+
+
+def score(job: ScoreJob) -> Produced:
+    """Run a `ScoreJob`: per attack ``scores (T, N)``, and ``rehearsal (F,)`` on the first target's first shadow."""
+    start = time.monotonic()
+    dataset = resolve(job.data)
+    design = job.game.draw(dataset.y, dataset.num_classes, job.seed)
+    labels = dataset.y if design.labels is None else design.labels
+    store = Store(job.root)
+    read = functools.cache(functools.partial(_signals, store, labels=labels))
+    rows = tuple(evidence_of(job, design, dataset, read, target) for target in job.target_keys)
+    rehearsal, _ = rows[0].mirrored()
+    produced: dict[tuple[str, str], Files] = {}
+    for key, attack in job.attacks:
+        for evidence in rows:
+            check(attack, evidence)
+        arrays = {
+            "scores": np.stack(attack.score_all(rows)).astype(np.float64),
+            "rehearsal": np.asarray(attack.score(rehearsal), dtype=np.float64),
+        }
+        _check_scores(attack, arrays["scores"])
+        produced["scores", key] = {ARRAYS: pack_arrays(arrays)}
+    return Produced(produced, time.monotonic() - start)
+
+
+def evidence_of(job: ScoreJob, design: Design, dataset: Dataset, read: Any, target: int) -> Evidence:
+    """The attacker's evidence against one target."""
+    whole: Signals = read(job.target_keys[target])
+    shadows = tuple(row for row in design.shadows(target) if row in job.shadow_keys)
+    return Evidence(
+        whole.take(design.asked),
+        design.asked,
+        tuple(read(job.shadow_keys[row]) for row in shadows),
+        design.member[list(shadows)],
+        design.fit,
+        design.reference,
+        whole.take(design.reference) if len(design.reference) else None,
+        dataset.num_classes,
+        seeds.seed(job.seed, "attack"),
+    )
+
+
+def _signals(store: Store, keys: tuple[str, ...], *, labels: Any) -> Signals:
+    parts = []
+    for key in keys:
+        files = store.get("signals", key)
+        if files is None:
+            raise UserError(f"signals {key} are missing from the store; run the same command again")
+        parts.append(unpack_arrays(files[ARRAYS]))
+    return Signals.join(parts, labels)
+
+
+def _check_scores(attack: Attack, scores: Any) -> None:
+    if np.isnan(scores).any():
+        raise UserError(f"attack {attack} gave NaN for {int(np.isnan(scores).sum())} samples; please report it")

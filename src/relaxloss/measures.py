@@ -1,0 +1,143 @@
+"""Measures: arrays → rows of the result table, each with its interval, its n, or the reason why it was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relaxloss import metrics, seeds
+from relaxloss.attacks.base import Scores
+
+Row = dict[str, Any]
+Bool = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+FPRS = (0.01, 0.001)
+
+
+def row(measure: str, value: float, *, n: int, low: float = np.nan, high: float = np.nan, attack: str = "",
+        note: str = "") -> Row:  # fmt: skip
+    """One row's own columns; the experiment adds what it was measured on."""
+    return {"measure": measure, "attack": attack, "value": value, "low": low, "high": high, "n": n, "note": note}
+
+
+def utility(
+    member_logits: npt.NDArray[Any],
+    member_labels: Ints,
+    test_logits: npt.NDArray[Any],
+    test_labels: Ints,
+    *,
+    level: float = 0.95,
+) -> list[Row]:
+    """Accuracy (top-1, top-5) on test samples, and what differs between members and non-members.
+
+    ``top1``, ``top5``, ``train_top1``, ``calibration_error`` in 0..1; ``accuracy_gap`` = train - test;
+    ``member_loss``, ``test_loss`` means in nats with their variances; ``loss_gap`` = test - member.
+    """
+    n, members = len(test_labels), len(member_labels)
+    test_hits = metrics.top_k(test_logits, test_labels, 1)
+    member_hits = metrics.top_k(member_logits, member_labels, 1)
+    rows = []
+    for name, k in (("top1", 1), ("top5", 5)):
+        if k < test_logits.shape[-1]:
+            value = metrics.top_k(test_logits, test_labels, k)
+            low, high = metrics.accuracy_interval(test_logits, test_labels, k=k, level=level)
+            rows.append(row(name, value, low=low, high=high, n=n))
+        else:
+            rows.append(row(name, np.nan, n=n, note=f"not measured: there are {test_logits.shape[-1]} classes"))
+    low, high = metrics.accuracy_interval(member_logits, member_labels, level=level)
+    rows.append(row("train_top1", member_hits, low=low, high=high, n=members))
+    rows.append(row("accuracy_gap", member_hits - test_hits, n=n))
+    rows.append(row("calibration_error", metrics.calibration_error(test_logits, test_labels), n=n))
+    member_losses = metrics.losses(member_logits, member_labels)
+    test_losses = metrics.losses(test_logits, test_labels)
+    for name, losses in (("member", member_losses), ("test", test_losses)):
+        rows.append(row(f"{name}_loss", float(losses.mean()), n=len(losses)))
+        rows.append(row(f"{name}_loss_variance", float(losses.var()), n=len(losses)))
+    rows.append(row("loss_gap", float(test_losses.mean() - member_losses.mean()), n=n))
+    return rows
+
+
+def attack(name: str, scores: Scores, member: Bool, *, level: float = 0.95, note: str = "") -> list[Row]:
+    """AUC with DeLong's interval, and TPR at 1 % and 0.1 % FPR with Clopper-Pearson's where the FPR is resolvable."""
+    n = len(scores)
+    low, high = metrics.auc_interval(scores, member, level)
+    rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
+    nonmembers = int((~member).sum())
+    for fpr in FPRS:
+        measure = f"tpr_at_{fpr:g}_fpr"
+        if metrics.resolvable(nonmembers, fpr):
+            low, high = metrics.tpr_interval(scores, member, fpr=fpr, level=level, threshold="estimated")
+            value = metrics.tpr_at_fpr(scores, member, fpr=fpr)
+            rows.append(row(measure, value, low=low, high=high, n=n, attack=name, note=note))
+        else:
+            why = f"not measured: {nonmembers} non-members give {fpr * nonmembers:.1f} false positives, fewer than 10"
+            rows.append(row(measure, np.nan, n=n, attack=name, note=why))
+    return rows
+
+
+def decision(
+    name: str,
+    scores: Scores,
+    member: Bool,
+    labels: Ints,
+    rehearsal: tuple[Scores, Bool, Ints],
+    num_classes: int,
+    *,
+    level: float = 0.95,
+) -> list[Row]:
+    """Balanced accuracy at thresholds chosen on a shadow (`rehearsal`: its scores, membership, labels).
+
+    One threshold for all samples, and one per class.
+    """
+    shadow_scores, shadow_member, shadow_labels = rehearsal
+    one = metrics.best_threshold(shadow_scores, shadow_member)
+    each = metrics.best_thresholds(shadow_scores, shadow_member, shadow_labels, num_classes)
+    rows = []
+    for measure, threshold in (("balanced_accuracy", one), ("balanced_accuracy_per_class", each[labels])):
+        low, high = metrics.balanced_accuracy_interval(scores, member, threshold, level)
+        value = metrics.balanced_accuracy(scores, member, threshold)
+        rows.append(row(measure, value, low=low, high=high, n=len(scores), attack=name))
+    return rows
+
+
+def worst(table: Mapping[str, Scores], member: Bool, *, seed: int, level: float = 0.95) -> list[Row]:
+    """The strongest attack twice: ``max`` over all on all samples, and ``selected`` on one half, measured on the other.
+
+    The maximum is biased upwards by the selection; the second number is not.
+    """
+    by_auc = {name: metrics.auc(scores, member) for name, scores in table.items()}
+    first = max(by_auc, key=lambda name: by_auc[name])
+    rows = attack("max", table[first], member, level=level)
+    half = seeds.rng(seed, "selection").random(len(member)) < 0.5
+    if all(part.any() and not part.all() for part in (member[half], member[~half])):
+        on_half = {name: metrics.auc(scores[half], member[half]) for name, scores in table.items()}
+        chosen = max(on_half, key=lambda name: on_half[name])
+        rows += attack("selected", table[chosen][~half], member[~half], level=level)
+        names = {"max": first, "selected": chosen}
+    else:
+        names = {"max": first}
+    for item in rows:
+        item["note"] = item["note"] or f"by {names[item['attack']]}"
+    return rows
+
+
+def loss_histogram(losses: npt.NDArray[np.float64], num_classes: int, bins: int = 60) -> list[Row]:
+    """Shares of losses in equal bins from 0 to 3 log C; what is above falls into the last."""
+    top = 3 * float(np.log(num_classes))
+    counts, edges = np.histogram(np.clip(losses, 0, top), bins=bins, range=(0, top))
+    shares = counts / max(len(losses), 1)
+    return [
+        {"left": float(left), "right": float(right), "share": float(share)}
+        for left, right, share in zip(edges, edges[1:], shares, strict=False)
+    ]
+
+
+def thinned_roc(scores: Scores, member: Bool, points: int = 200) -> list[Row]:
+    """The ROC curve at so many false-positive rates, spaced evenly on a log scale from 1 / non-members to 1."""
+    fpr, tpr, _ = metrics.roc(scores, member)
+    grid = np.geomspace(1 / max(int((~member).sum()), 2), 1, points)
+    place = np.searchsorted(fpr, grid, side="right") - 1
+    return [{"fpr": float(f), "tpr": float(t)} for f, t in zip(grid, tpr[place], strict=True)]

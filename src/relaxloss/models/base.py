@@ -1,0 +1,75 @@
+"""Models as specs: hyper-parameters in fields, `build` makes the network."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, InstanceOf
+from torch import nn
+
+from relaxloss.errors import UserError
+from relaxloss.specs import Registry, Spec
+
+
+@dataclass(frozen=True)
+class Model(Spec):
+    """A network architecture. A subclass overrides `build`."""
+
+    about: ClassVar[str] = ""
+
+    def build(self, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """A fresh network from inputs ``(B, *shape)`` float32 to logits ``(B, num_classes)``.
+
+        Layers initialise themselves from torch's global generator; the caller isolates it (`seeds.isolated`).
+        """
+        raise NotImplementedError
+
+
+models: Registry[Model] = Registry("model", "relaxloss.models")
+
+
+@dataclass(frozen=True)
+class Custom(Model):
+    """A user's own network: ``package.module:function``, called with the input shape and the number of classes."""
+
+    name: ClassVar[str] = "custom"
+    function: str = ""
+
+    def __str__(self) -> str:
+        return self.function
+
+    def build(self, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Import the function (the current directory counts as importable) and call it."""
+        module_name, _, attribute = self.function.partition(":")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            function: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"model {self.function!r}: {error}; expected package.module:function that can be imported") from None
+        network = function(shape, num_classes)
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"model {self.function!r} returned {type(network).__name__}; "
+                "expected function(shape, num_classes) -> torch.nn.Module"
+            )
+        return network
+
+
+def parse(given: str | Mapping[str, Any] | Model) -> Model:
+    """A model from its spec, or from ``package.module:function``."""
+    if isinstance(given, str) and "." in given.partition(":")[0] and "=" not in given:
+        if not given.partition(":")[2].isidentifier():
+            raise UserError(f"model {given!r}: expected package.module:function")
+        return Custom(function=given)
+    if isinstance(given, Mapping) and given.get("name") == Custom.name:
+        return Custom(function=str(given.get("function", "")))
+    return models.parse(given)
+
+
+ModelField = Annotated[InstanceOf[Model], BeforeValidator(parse)]

@@ -1,0 +1,164 @@
+"""Drop-in criteria for anybody's training loop: `relaxloss.functional` as `torch.nn.Module`.
+
+In training mode a criterion is its defense's loss; ``criterion.eval()`` makes it the plain cross-entropy, which is what
+a validation loss should be. Criteria have no weights and add nothing to a state dict, so a model that holds one saves
+and loads like a model that does not.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import get_args
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from relaxloss import functional
+from relaxloss.errors import UserError
+from relaxloss.functional import Flatten
+from relaxloss.functional.base import one_of, within
+from relaxloss.functional.baselines import Form
+from relaxloss.functional.relax import check_settings
+
+
+class Criterion(nn.Module):
+    """Base of the criteria: ``(B, C)`` logits and ``(B,)`` int64 labels → scalar. A subclass gives the `loss`."""
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss in training mode."""
+        raise NotImplementedError
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The `loss` in training mode, the plain cross-entropy in evaluation mode."""
+        return self.loss(logits, targets) if self.training else functional.cross_entropy(logits, targets)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        settings = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "training"}
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+class RelaxLoss(Criterion):
+    """RelaxLoss (Chen, Yu, Fritz, ICLR 2022): see `relaxloss.functional.relax_loss`.
+
+    >>> criterion = RelaxLoss(alpha=1.0)
+    >>> for epoch in range(3):
+    ...     criterion.set_epoch(epoch)  # before every epoch, as for DistributedSampler; a resumed run too
+    ...     loss = criterion(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+
+    The epoch is the loop's to keep: it is in no state dict, and a criterion that was never told one refuses to train.
+    Under an initialised `torch.distributed` the mean loss that chooses the branch is averaged over all ranks (one
+    all-reduce of two numbers a step, in training mode only), so that the method means the same on 1 and on 8 devices.
+
+    Args:
+        alpha: the target of the mean loss, in nats, >= 0; 0 is the plain cross-entropy bit for bit.
+        flatten: ``all`` (the paper, tabular data), ``misclassified`` (the paper, images), ``official`` (released code).
+        upper: the bound on the true class's probability in the soft labels, in (0, 1].
+        process_group: the ranks that train one model together; by default all, as in `torch.nn.SyncBatchNorm`.
+
+    Raises:
+        UserError: on wrong settings, and in training mode before the first `set_epoch`.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        flatten: Flatten = "all",
+        upper: float = 1.0,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__()
+        check_settings(alpha, flatten, upper)
+        self.alpha, self.flatten, self.upper = alpha, flatten, upper
+        self._process_group = process_group
+        self._ascent: bool | None = (
+            None  # of the epoch only its parity: torch.compile makes two graphs, not one an epoch
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the 0-based epoch before it begins. NB(paper): it counts from 1, its even epochs are our 1, 3, 5, ..."""
+        if operator.index(epoch) < 0:
+            raise UserError(f"got epoch {epoch}; expected 0 for the first epoch, then 1, 2, ...")
+        self._ascent = epoch % 2 == 1
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """`relaxloss.functional.relax_loss` at the epoch that was set."""
+        if self._ascent is None:
+            raise UserError("RelaxLoss alternates by epoch: call criterion.set_epoch(epoch) before each one, from 0")
+        group = self._process_group
+        if group is None and dist.is_available() and dist.is_initialized():
+            group = dist.group.WORLD
+        return functional.relax_loss(
+            logits,
+            targets,
+            alpha=self.alpha,
+            ascent=self._ascent,
+            flatten=self.flatten,
+            upper=self.upper,
+            process_group=group,
+        )
+
+
+class LabelSmoothing(Criterion):
+    """`relaxloss.functional.label_smoothing`."""
+
+    def __init__(self, *, smoothing: float = 0.1) -> None:
+        super().__init__()
+        self.smoothing = within("smoothing", smoothing, 0, 1)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The cross-entropy with smoothed labels."""
+        return functional.label_smoothing(logits, targets, smoothing=self.smoothing)
+
+
+class ConfidencePenalty(Criterion):
+    """`relaxloss.functional.confidence_penalty`."""
+
+    def __init__(self, *, beta: float = 0.1) -> None:
+        super().__init__()
+        self.beta = within("beta", beta, 0)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The cross-entropy minus β times the entropy."""
+        return functional.confidence_penalty(logits, targets, beta=self.beta)
+
+
+class Flooding(Criterion):
+    """`relaxloss.functional.flooding`."""
+
+    def __init__(self, *, level: float, per_sample: bool = False) -> None:
+        super().__init__()
+        self.level, self.per_sample = within("level", level, 0), per_sample
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The cross-entropy mirrored at the level."""
+        return functional.flooding(logits, targets, level=self.level, per_sample=self.per_sample)
+
+
+class CCL(Criterion):
+    """`relaxloss.functional.ccl`."""
+
+    def __init__(self, *, a: float = 0.5, beta: float = 0.05, form: Form = "exp") -> None:
+        super().__init__()
+        self.a, self.beta = within("a", a, 0, 1), within("beta", beta, 0)
+        self.form: Form = form
+        one_of("form", form, get_args(Form))
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The convex-concave loss."""
+        return functional.ccl(logits, targets, a=self.a, beta=self.beta, form=self.form)
+
+
+class HAMP(Criterion):
+    """`relaxloss.functional.hamp_loss`: HAMP's training part."""
+
+    def __init__(self, *, gamma: float, alpha: float) -> None:
+        super().__init__()
+        self.gamma = within("gamma", gamma, 0, 1)
+        self.alpha = within("alpha", alpha, 0)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The divergence from labels of high entropy, minus α times the entropy."""
+        return functional.hamp_loss(logits, targets, gamma=self.gamma, alpha=self.alpha)

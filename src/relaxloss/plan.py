@@ -1,0 +1,199 @@
+"""The experiment as a spec, and its plan: which jobs there are, under which keys."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, InstanceOf, NonNegativeInt
+
+from relaxloss import seeds, signals, training
+from relaxloss.attacks import Attack, AttackField, parse_list
+from relaxloss.data import Dataset
+from relaxloss.defenses import NONE, Defense, DefenseField
+from relaxloss.errors import UserError
+from relaxloss.games import Design, FiveFolds, GameField
+from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
+from relaxloss.specs import Spec, build, content_key
+from relaxloss.store import Store
+from relaxloss.training import Recipe
+
+Shadows = Literal["same", "undefended", "both"]
+
+
+def _recipe(given: Any) -> Any:
+    return build(Recipe, given) if isinstance(given, Mapping) else given
+
+
+@dataclass(frozen=True)
+class Experiment(Spec):
+    """What is compared on what.
+
+    Attributes:
+        dataset: a data set's name, or the path of a user's file; ``label`` and ``drop`` are for the latter.
+        defenses: specs as objects, strings or dicts; ``a+b`` composes.
+        attacks: likewise.
+        game: who is in which model, `FiveFolds` or `RandomHalves`.
+        recipe: None: the paper's for this kind of data.
+        shadows: ``same`` (adaptive), ``undefended``, or both side by side.
+        seeds: one whole repetition each: another split, other initial weights.
+        level: of all intervals.
+    """
+
+    dataset: str
+    defenses: tuple[DefenseField, ...] = (NONE,)
+    attacks: tuple[AttackField, ...] = field(default_factory=functools.partial(parse_list, "blackbox"))
+    game: GameField = field(default_factory=FiveFolds)
+    recipe: Annotated[InstanceOf[Recipe] | None, BeforeValidator(_recipe)] = None
+    shadows: Shadows = "both"
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    label: str | None = None
+    drop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("defenses", "attacks", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                raise UserError(f"experiment: {name} is empty; name at least one")
+            if len(set(values)) < len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                raise UserError(f"experiment: {twice} stands twice in {name}; keep one")
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """All queries that the attacks need; ``plain`` is always asked."""
+        needed = {query for attack in self.attacks for query in attack.needs.queries} | {"plain"}
+        return tuple(name for name in signals.QUERIES if name in needed)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One attack's stored scores: which defense's targets, which shadows, which seed, and the key."""
+
+    defense: Defense
+    adaptive: bool
+    seed: int
+    attack: Attack
+    key: str
+
+
+class Plan:
+    """All jobs of an experiment on a data set, with their keys; nothing has run yet."""
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, reference: Dataset | Reference) -> None:
+        self.experiment, self.dataset, self.reference = experiment, dataset, reference
+        self.recipe = experiment.recipe or Recipe.default(dataset)
+        self.designs = {seed: experiment.game.draw(dataset.y, dataset.num_classes, seed) for seed in experiment.seeds}
+        for defense in experiment.defenses:
+            for design in self.designs.values():
+                if defense.needs_reference() and not len(design.reference):
+                    raise UserError(f"{defense} needs a reference set, but the game {experiment.game} sets none aside")
+        self.modes = {"same": (True,), "undefended": (False,), "both": (False, True)}[experiment.shadows]
+
+    def train_key(self, trainer: Defense, seed: int, row: int) -> str:
+        """The content key of one training."""
+        design = self.designs[seed]
+        return content_key(
+            "train",
+            training.VERSION,
+            data=self.dataset.fingerprint,
+            members=_digest(design.members(row)),
+            reference=_digest(design.reference),
+            labels=_digest(design.labels),
+            defense=trainer,
+            recipe=self.recipe,
+            seed=seeds.seed(seed, "model", row),
+        )
+
+    def signal_keys(self, defense: Defense, seed: int, row: int) -> dict[str, str]:
+        """The content keys of one model's observations, by query."""
+        train_key = self.train_key(defense.trainer, seed, row)
+        return {
+            query: content_key("signals", signals.VERSION, model=train_key, defense=defense, query=query)
+            for query in self.experiment.queries
+        }
+
+    def train_jobs(self, store: Store) -> list[TrainJob]:
+        """One job per distinct training that is, or whose observations are, not yet in the store."""
+        wanted: dict[str, tuple[Defense, int, int, dict[str, Observation]]] = {}
+        for seed, design in self.designs.items():
+            for defense, row in self._observed(design):
+                key = self.train_key(defense.trainer, seed, row)
+                entry = wanted.setdefault(key, (defense.trainer, seed, row, {}))
+                for query, signal_key in self.signal_keys(defense, seed, row).items():
+                    entry[3][signal_key] = Observation(signal_key, defense, query)
+        found = []
+        for key, (trainer, seed, row, observations) in wanted.items():
+            missing = tuple(o for o in observations.values() if not store.has("signals", o.key))
+            stored = store.get("train", key)
+            if stored is None or missing:
+                found.append(
+                    TrainJob(
+                        key, self.reference, self.experiment.game, seed, row, trainer, self.recipe, missing, stored,
+                        store.scratch(key), driver=os.getpid(),
+                    )
+                )  # fmt: skip
+        return found
+
+    def _observed(self, design: Design) -> Iterator[tuple[Defense, int]]:
+        """The releases to observe, defense by defense: targets and, as the modes ask, shadows."""
+        listed = self.experiment.defenses
+        for defense in listed:
+            for row in range(len(design.member)):
+                if row in design.targets or True in self.modes:
+                    yield defense, row
+        if False in self.modes and NONE not in listed:
+            yield from ((NONE, row) for row in range(len(design.member)))
+
+    def score_jobs(self, store: Store) -> tuple[list[ScoreJob], list[Scored]]:
+        """The jobs for scores not yet in the store, and all scores there will be."""
+        wanted, listed = [], []
+        for seed, design in self.designs.items():
+            for defense in self.experiment.defenses:
+                for adaptive in self.modes:
+                    shadow = defense if adaptive else NONE
+                    targets = {row: self._keys(defense, seed, row) for row in design.targets}
+                    shadows = {
+                        row: self._keys(shadow, seed, row)
+                        for row in range(len(design.member))
+                        if any(row != target for target in design.targets)
+                    }
+                    scored = [
+                        Scored(defense, adaptive, seed, attack, _score_key(attack, targets, shadows, seed))
+                        for attack in self.experiment.attacks
+                    ]
+                    listed += scored
+                    missing = tuple((item.key, item.attack) for item in scored if not store.has("scores", item.key))
+                    if missing:
+                        wanted.append(
+                            ScoreJob(
+                                store.root.resolve(),
+                                self.reference,
+                                self.experiment.game,
+                                seed,
+                                targets,
+                                shadows,
+                                missing,
+                            )
+                        )
+        return wanted, listed
+
+    def _keys(self, defense: Defense, seed: int, row: int) -> tuple[str, ...]:
+        return tuple(self.signal_keys(defense, seed, row).values())
+
+
+def _score_key(
+    attack: Attack, targets: Mapping[int, tuple[str, ...]], shadows: Mapping[int, tuple[str, ...]], seed: int
+) -> str:
+    return content_key("scores", 1, attack=attack, targets=dict(targets), shadows=dict(shadows), seed=seed)
+
+
+def _digest(array: Any) -> str:
+    return "" if array is None else hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:24]

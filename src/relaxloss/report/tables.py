@@ -1,0 +1,249 @@
+"""The numbers of a report: one line per defense and settings, and the AUC of every attack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from relaxloss.measures import FPRS
+from relaxloss.report import words
+from relaxloss.results import Result
+
+MODES = {"adaptive": True, "nonadaptive": False}
+UTILITY = (
+    *("top1", "top5", "train_top1", "accuracy_gap", "calibration_error"),
+    *("member_loss", "member_loss_variance", "test_loss", "test_loss_variance", "loss_gap"),
+)
+TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in FPRS)
+ABSENT = {
+    "adaptive": "not measured: no shadow was trained with the target's own defense (shadows=undefended)",
+    "nonadaptive": "not measured: every shadow was trained with the target's own defense (shadows=same)",
+}
+KEEPS = 0.99  # of the accuracy without defense: what a setting must reach to represent its defense
+
+
+def summary(result: Result) -> pd.DataFrame:
+    """One line per defense and settings, in the order of the experiment.
+
+    Columns: ``defense``, ``settings`` (all fields), ``label`` (the short form of the settings), ``seeds`` (how many),
+    ``interval`` (what the intervals are); the measures of utility (`UTILITY`); and per mode, ``adaptive`` and
+    ``nonadaptive``: ``auc_<mode>`` of the strongest attack, ``attack_<mode>`` (which it was), ``selected_auc_<mode>``
+    (attack chosen on one half of the samples, measured on the other), and `TPRS` with ``_<mode>``.
+
+    Every quantity q has ``q_low``, ``q_high`` and ``q_note``; what was not measured is NaN, and the note says why.
+    ``delta_top1``, ``delta_top5``, ``delta_auc_<mode>`` are ``100·(value / value of no defense - 1)``, as on the poster.
+
+    Over several seeds a quantity is their mean; its interval is Student's t from 3 seeds on, the range of 2 seeds, and
+    the run's own for 1.
+    """
+    level = _level(result)
+    rows = result.rows[result.rows["measure"].isin([*UTILITY, "auc", *TPRS])]
+    rows = rows[rows["attack"].isin(["", "max", "selected"])].assign(adaptive=[str(v) for v in _adaptive(rows)])
+    keys = ["defense", "settings", "measure", "attack", "adaptive"]
+    groups: dict[Any, pd.DataFrame] = dict(list(rows.groupby(keys, sort=False)))
+    lines = []
+    for line in _names(result):
+        head = line["defense"], line["settings"]
+        for name in UTILITY:
+            line |= estimate(name, groups.get((*head, name, "", "None")), level)
+        for mode, adaptive in MODES.items():
+            for measure in ("auc", *TPRS):
+                found = groups.get((*head, measure, "max", str(adaptive)))
+                line |= estimate(f"{measure}_{mode}", found, level, ABSENT[mode])
+            found = groups.get((*head, "auc", "selected", str(adaptive)))
+            absent = ABSENT[mode] if math.isnan(line[f"auc_{mode}"]) else "not measured: too few samples to halve"
+            line |= estimate(f"selected_auc_{mode}", found, level, absent)
+            line[f"attack_{mode}"] = _attacks(groups.get((*head, "auc", "max", str(adaptive))))
+        lines.append(line)
+    return pd.DataFrame(_with_changes(lines))
+
+
+def estimate(
+    name: str, found: pd.DataFrame | None, level: float, absent: str = "not measured"
+) -> dict[str, float | str]:
+    """One quantity from its rows, one per seed: value, interval, and a note if it was not measured."""
+    value = low = high = math.nan
+    note = absent
+    if found is not None:
+        values, missing = found["value"], found[found["value"].isna()]
+        note = ""
+        if len(missing):
+            note = str(missing["note"].iloc[0]) or "not measured"
+            if len(missing) < len(found):
+                note += f" (in {len(missing)} of {len(found)} seeds)"
+        elif len(found) == 1:
+            value, low, high = (float(found[column].iloc[0]) for column in ("value", "low", "high"))
+        elif len(found) == 2:
+            value, low, high = float(values.mean()), float(values.min()), float(values.max())
+        else:
+            value = float(values.mean())
+            half = float(stats.t.ppf((1 + level) / 2, len(found) - 1) * values.std(ddof=1)) / math.sqrt(len(found))
+            low, high = value - half, value + half
+            if name.startswith(("top", "train_top1", "auc", "selected_auc", "tpr")):
+                low, high = max(low, 0.0), min(high, 1.0)
+    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_note": note}
+
+
+def _names(result: Result) -> list[dict[str, Any]]:
+    rows, level = result.rows, _level(result)
+    lines: list[dict[str, Any]] = []
+    pairs = rows[["defense", "settings"]].drop_duplicates()
+    short = {}
+    for defense, group in pairs.groupby("defense", sort=False):
+        settings = [str(each) for each in group["settings"]]
+        short |= {(defense, each): label for each, label in zip(settings, words.labels(settings), strict=True)}
+    for (defense, settings), group in rows.groupby(["defense", "settings"], sort=False):
+        seeds = group["seed"].nunique()
+        kind = f"{level:.0%} t-interval over {seeds} seeds"
+        kind = {1: f"{level:.0%} interval within the run", 2: "range of 2 seeds"}.get(seeds, kind)
+        head = {"defense": defense, "settings": settings, "label": short[defense, settings]}
+        lines.append(head | {"seeds": seeds, "interval": kind})
+    return lines
+
+
+def _with_changes(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    baseline = next((line for line in lines if line["defense"] == words.NONE), None)
+    for line in lines:
+        for name in ("top1", "top5", "auc_adaptive", "auc_nonadaptive"):
+            value, note = math.nan, ""
+            if baseline is None:
+                note = "not measured: no model without defense is in this comparison"
+            elif line is baseline:
+                note = "baseline"
+            elif math.isnan(line[name]) or math.isnan(baseline[name]):
+                note = str(line[f"{name}_note"] or baseline[f"{name}_note"])
+            elif baseline[name] == 0:
+                note = "not measured: the value without defense is 0"
+            else:
+                value = 100 * (line[name] / baseline[name] - 1)
+            line |= {f"delta_{name}": value, f"delta_{name}_note": note}
+    return lines
+
+
+def _attacks(found: pd.DataFrame | None) -> str:
+    notes = [] if found is None else [str(note).removeprefix("by ") for note in found["note"]]
+    return " or ".join(dict.fromkeys(notes))
+
+
+def _adaptive(rows: pd.DataFrame) -> list[bool | None]:
+    return [None if pd.isna(value) else bool(value) for value in rows["adaptive"]]
+
+
+def _level(result: Result) -> float:
+    return float(result.facts.get("experiment", {}).get("level", 0.95))
+
+
+def attacks_table(result: Result) -> pd.DataFrame:
+    """AUC of every attack on every defense: ``defense, settings, label, attack``, and per mode value and interval.
+
+    The attacks ``max`` and ``selected`` are left to `summary`. Quantities as there.
+    """
+    rows, level = result.rows, _level(result)
+    rows = rows[(rows["measure"] == "auc") & ~rows["attack"].isin(["max", "selected"])]
+    rows = rows.assign(adaptive=[str(v) for v in _adaptive(rows)])
+    keys = ["defense", "settings", "attack", "adaptive"]
+    groups: dict[Any, pd.DataFrame] = dict(list(rows.groupby(keys, sort=False)))
+    lines = []
+    for line in _names(result):
+        for attack in rows["attack"].unique():
+            item: dict[str, Any] = {name: line[name] for name in ("defense", "settings", "label")} | {"attack": attack}
+            for mode, adaptive in MODES.items():
+                found = groups.get((line["defense"], line["settings"], attack, str(adaptive)))
+                item |= estimate(f"auc_{mode}", found, level, ABSENT[mode])
+            lines.append(item)
+    return pd.DataFrame(lines)
+
+
+def reported(result: Result) -> pd.DataFrame:
+    """What the defenses say of themselves (ε, epochs, ...): ``defense, settings, label, measure, value, seeds``."""
+    rows = result.rows[(result.rows["attack"] == "") & ~result.rows["measure"].isin(UTILITY)]
+    lines = {(line["defense"], line["settings"]): line["label"] for line in _names(result)}
+    found = []
+    for (defense, settings, measure), group in rows.groupby(["defense", "settings", "measure"], sort=False):
+        head = {"defense": defense, "settings": settings, "label": lines[defense, settings], "measure": measure}
+        found.append(head | {"value": float(group["value"].mean()), "seeds": len(group)})
+    return pd.DataFrame(found)
+
+
+def headed_by(table: pd.DataFrame) -> str:
+    """The mode that heads the report: ``adaptive``, unless nothing adaptive was measured."""
+    return "adaptive" if table["auc_adaptive"].notna().any() else "nonadaptive"
+
+
+def representatives(table: pd.DataFrame, limit: int = 6) -> pd.DataFrame:
+    """One line of `summary` per defense, `limit` at most: no defense, RelaxLoss, then by the strongest attack's AUC.
+
+    Of several settings: the lowest AUC among those that keep 99 % of the accuracy without defense; if none does, the
+    first in the experiment's order.
+    """
+    auc = f"auc_{headed_by(table)}"
+    plain = table.loc[table["defense"] == words.NONE, "top1"]
+    enough = KEEPS * float(plain.iloc[0]) if len(plain) else math.inf
+    chosen = []
+    for _, group in table.groupby("defense", sort=False):
+        keeping = group[(group["top1"] >= enough) & group[auc].notna()]
+        chosen.append(keeping[auc].idxmin() if len(group) > 1 and len(keeping) else group.index[0])
+    ranks = {words.NONE: 0, "relaxloss": 1}
+    found = table.loc[chosen]
+    strongest = found[auc].fillna(math.inf)
+    order = sorted(found.index, key=lambda i: (ranks.get(found["defense"][i], 2), strongest[i]))
+    return found.loc[order[:limit]]
+
+
+def headline(table: pd.DataFrame) -> list[str]:
+    """The result in plain sentences: the chosen line against no defense; then the best other defense."""
+    mode = headed_by(table)
+    shown = representatives(table, limit=len(table))
+    baseline = shown[shown["defense"] == words.NONE]
+    others = shown[shown["defense"] != words.NONE]
+    if not len(others):
+        return [f"Only {_reached(shown.iloc[0], mode)}."]
+    sentences = [_against(others.iloc[0], baseline.iloc[0] if len(baseline) else None, mode)]
+    if len(others) > 1:
+        kept = others[others["top1"] >= KEEPS * float(baseline["top1"].iloc[0])] if len(baseline) else others
+        pool, among = (kept, "that keep 99 % of the accuracy") if len(kept) and len(baseline) else (others, "compared")
+        if pool[f"auc_{mode}"].notna().any():
+            best = pool.loc[pool[f"auc_{mode}"].idxmin()]
+            sentences.append(f"Of the defenses {among}, the lowest AUC is that of {_reached(best, mode)}.")
+    return sentences
+
+
+def _called(line: Mapping[str, Any]) -> str:
+    return words.title(line["defense"]) + (f" ({line['label']})" if line["label"] else "")
+
+
+def _worst(mode: str) -> str:
+    return "the strongest adaptive attack" if mode == "adaptive" else "the strongest attack (not adaptive)"
+
+
+def _reached(line: Mapping[str, Any], mode: str) -> str:
+    accuracy, auc = words.value(line, "top1"), words.value(line, f"auc_{mode}")
+    return f"{_called(line)}: {accuracy} % test accuracy, and {_worst(mode)} has an AUC of {auc}"
+
+
+def _against(line: Mapping[str, Any], baseline: Mapping[str, Any] | None, mode: str) -> str:
+    if baseline is None:
+        return f"{_reached(line, mode)}; no model without defense is in this comparison."
+    auc = f"auc_{mode}"
+    verb = {1: "raises test accuracy to", 0: "keeps", -1: "lowers test accuracy to"}[_compared(line, baseline, "top1")]
+    kept = " test accuracy" if verb == "keeps" else ""
+    first = f"{words.value(line, 'top1')} %{kept} (no defense: {words.value(baseline, 'top1')} %)"
+    if math.isnan(line[auc]) or math.isnan(baseline[auc]):
+        return f"{_called(line)} {verb} {first}; the AUC of {_worst(mode)} was not measured on both."
+    side = _compared(line, baseline, auc)
+    moved = {1: "raises", 0: "does not measurably change", -1: "lowers"}[side]
+    joint = "and" if side else "but"
+    change = f"from {words.value(baseline, auc)} to {words.value(line, auc)}"
+    return f"{_called(line)} {verb} {first} {joint} {moved} the AUC of {_worst(mode)}: {change}."
+
+
+def _compared(line: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> int:
+    """Whether a quantity is above (1) or below (-1) the baseline's by disjoint intervals, or neither (0)."""
+    ends = [float(each[f"{name}_{end}"]) for each in (line, baseline) for end in ("low", "high")]
+    if any(map(math.isnan, ends)):
+        return (line[name] > baseline[name]) - (line[name] < baseline[name])
+    return int(ends[0] > ends[3]) - int(ends[1] < ends[2])

@@ -1,0 +1,108 @@
+"""How names and numbers are written in tables, charts and on the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+NONE = "none"
+PROPER = {
+    "none": "no defense",
+    "relaxloss": "RelaxLoss",
+    "memguard": "MemGuard",
+    "advreg": "AdvReg",
+    "dpsgd": "DP-SGD",
+    "hamp": "HAMP",
+    "selena": "SELENA",
+    "ccl": "CCL",
+    "crl": "CRL",
+}
+
+
+def title(defense: str) -> str:
+    """A defense's name for readers: ``relaxloss`` → ``RelaxLoss``, ``label_smoothing`` → ``label smoothing``."""
+    return "+".join(PROPER.get(part, part.replace("_", " ")) for part in defense.split("+"))
+
+
+def fields(settings: str) -> list[tuple[str, str]]:
+    """``alpha=1.0,flatten=all`` → its names and values; those of composed defenses one after the other."""
+    pieces = re.split(r"[,+](?=[A-Za-z_]\w*=)", settings.lstrip("+"))
+    return [(name, short(value)) for name, found, value in (piece.partition("=") for piece in pieces) if found]
+
+
+def short(value: str) -> str:
+    """A value without a needless decimal point: ``1.0`` → ``1``."""
+    return re.sub(r"^(-?\d+)\.0$", r"\1", value)
+
+
+def labels(settings: Iterable[str]) -> list[str]:
+    """Short forms of one defense's settings: the fields that vary among them; of a single one, the first field."""
+    read = [fields(each) for each in settings]
+    if len(read) == 1:
+        return [written(read[0][:1])]
+    first = read[0]
+    same = {pair for pair in first if all(pair in each for each in read)}
+    return [written(pair for pair in each if pair not in same) for each in read]
+
+
+def written(pairs: Iterable[tuple[str, str]]) -> str:
+    """Names and values as ``a=1, b=2``."""
+    return ", ".join(f"{name}={value}" for name, value in pairs)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as per cent, without the sign."""
+    return f"{100 * value:.{digits}f}"
+
+
+def area(value: float) -> str:
+    """An AUC."""
+    return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """A relative change in per cent, with its sign; what rounds to zero has none."""
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def plain(value: float) -> str:
+    """A loss or a variance: three digits that count, however small."""
+    return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1000 else f"{value:.2g}"
+
+
+WRITERS = {"auc": area, "selected_auc": area, "delta": signed}
+SHARES = ("top1", "top5", "train_top1", "accuracy_gap", "calibration_error", "tpr")
+
+
+def value(row: Mapping[str, float | str], name: str) -> str:
+    """A quantity of a line of `tables.summary`; what was not measured is said, and never a number."""
+    number = float(row[name])
+    if math.isnan(number):
+        return str(row.get(f"{name}_note") or "not measured").split(":")[0]
+    if name.startswith(SHARES):
+        return percent(number)
+    for start, write in WRITERS.items():
+        if name.startswith(start):
+            return write(number)
+    return plain(number)
+
+
+def interval(row: Mapping[str, float | str], name: str) -> str:
+    """The quantity's interval as ``low to high``; empty if it has none."""
+    low, high = (float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high"))
+    if math.isnan(low) or math.isnan(high) or math.isnan(float(row[name])):
+        return ""
+    write = percent if name.startswith(SHARES) else area if "auc" in name else plain
+    return f"{write(low)} to {write(high)}"
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,159 @@
+"""Signals: what an observer of a released model writes down, as arrays.
+
+A query is one way of asking; each is stored by itself, so that an attack which needs one more does not repeat the
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from relaxloss import gradients, seeds
+from relaxloss.data import Dataset
+from relaxloss.errors import UserError, unknown
+from relaxloss.training import Network, predict
+
+VERSION = 1
+Float = npt.NDArray[np.floating[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Observations of one model on n samples.
+
+    Attributes:
+        logits: ``(A, n, C)``, the plain query first; log-probabilities where the release gives probabilities.
+        labels: ``(n,)``.
+        gradient_norms: ``(n, 4)``: x-L1, x-L2, w-L1, w-L2 of the cross-entropy, seen by a white-box observer.
+        hits: ``(Q, n)`` bool: is the answered label right under each of Q perturbed queries?
+    """
+
+    logits: Float
+    labels: npt.NDArray[np.int64]
+    gradient_norms: Float | None = None
+    hits: npt.NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Signals:
+        """The samples at `rows`."""
+        norms = None if self.gradient_norms is None else self.gradient_norms[rows]
+        hits = None if self.hits is None else self.hits[:, rows]
+        return Signals(self.logits[:, rows], self.labels[rows], norms, hits)
+
+    @staticmethod
+    def join(parts: Iterable[Mapping[str, npt.NDArray[Any]]], labels: npt.NDArray[np.int64]) -> Signals:
+        """One object from the arrays of several queries."""
+        arrays: Arrays = {}
+        for part in parts:
+            arrays |= part
+        logits = arrays["logits"][None]
+        if "augmented" in arrays:
+            logits = np.concatenate([logits, arrays["augmented"]])
+        return Signals(logits, labels, arrays.get("gradient_norms"), arrays.get("hits"))
+
+
+def plain(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
+    """``logits (M, C)``: every sample asked once, as it is."""
+    return {"logits": _ask(release, torch.from_numpy(dataset.x))}
+
+
+def augmented(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
+    """``augmented (A - 1, M, C)``: for images 2 flips × 9 shifts {0, ±4}² without the plain one; for rows none."""
+    if dataset.kind != "image":
+        return {"augmented": np.zeros((0, len(dataset), dataset.num_classes), np.float32)}
+    x = torch.from_numpy(dataset.x)
+    views = [(flip, down, right) for flip in (False, True) for down in (0, -4, 4) for right in (0, -4, 4)][1:]
+    return {"augmented": np.stack([_ask(release, shifted(x, *view)) for view in views])}
+
+
+def shifted(x: torch.Tensor, flip: bool, down: int, right: int) -> torch.Tensor:
+    """Images ``(n, channels, H, W)`` mirrored and moved, with zeros where nothing moved in."""
+    out = torch.zeros_like(x)
+    source = x.flip(3) if flip else x
+    height, width = x.shape[2:]
+    out[:, :, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = source[
+        :, :, max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+    ]
+    return out
+
+
+def white_box(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
+    """``gradient_norms (M, 4)`` of the network beneath the release: its holder sees through a changed output."""
+    x, y = torch.from_numpy(dataset.x), torch.from_numpy(labels)
+    pieces = []
+    for rows in torch.arange(len(y)).split(1024):
+        with torch.no_grad():
+            encoded = network.encoder(x[rows])
+        pieces.append(gradients.norms(network.net, encoded, y[rows]))
+    return {"gradient_norms": np.concatenate(pieces)}
+
+
+def perturbed(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
+    """``hits (Q, M)``: is the label still right when the query is perturbed?
+
+    Images: the 18 flips and shifts. Bits: 32 copies with each bit flipped with probability 0.5 to 8 % (8 copies
+    each of 4 rates). Numbers: 32 copies with normal noise of 0.1 to 0.8 of each column's deviation; codes stay.
+    """
+    x = torch.from_numpy(dataset.x)
+    y = torch.from_numpy(labels)
+    hits = []
+    for copy in _perturbations(dataset, x):
+        hits.append((torch.from_numpy(_ask(release, copy)).argmax(1) == y).numpy())
+    return {"hits": np.stack(hits)}
+
+
+def _perturbations(dataset: Dataset, x: torch.Tensor) -> Iterable[torch.Tensor]:
+    if dataset.kind == "image":
+        for flip in (False, True):
+            for down in (0, -4, 4):
+                for right in (0, -4, 4):
+                    yield shifted(x, flip, down, right)
+        return
+    yield x
+    chance = seeds.generator("perturbed", dataset.fingerprint)
+    if dataset.kind == "bits":
+        for rate in (0.005, 0.01, 0.03, 0.08):
+            for _ in range(8):
+                yield x ^ (torch.rand(x.shape, generator=chance) < rate).to(torch.uint8)
+        return
+    codes = torch.tensor([column.categories is not None for column in dataset.columns] or [False] * x.shape[1])
+    deviation = torch.from_numpy(np.nan_to_num(np.nanstd(dataset.x.astype(np.float64), 0))).float()
+    deviation = torch.where(codes, 0.0, deviation)
+    for scale in (0.1, 0.2, 0.4, 0.8):
+        for _ in range(8):
+            yield x + scale * deviation * torch.randn(x.shape, generator=chance)
+
+
+Query = Callable[[nn.Module, Network, Dataset, npt.NDArray[np.int64]], Arrays]
+QUERIES: dict[str, Query] = {"plain": plain, "augmented": augmented, "white_box": white_box, "perturbed": perturbed}
+
+
+def observe(
+    release: nn.Module, network: Network, dataset: Dataset, query: str, labels: npt.NDArray[np.int64] | None = None
+) -> Arrays:
+    """The arrays of one query over the whole pool. `network` is the model beneath the release."""
+    if query not in QUERIES:
+        raise unknown("query", query, QUERIES)
+    release.eval()
+    network.eval()
+    return QUERIES[query](release, network, dataset, dataset.y if labels is None else labels)
+
+
+def _ask(release: nn.Module, x: torch.Tensor) -> npt.NDArray[np.float32]:
+    out = predict(release, x).numpy()
+    if np.isnan(out).any():
+        raise UserError(
+            f"the model answers NaN for {int(np.isnan(out).any(1).sum())} of {len(out)} samples: the training "
+            "diverged; lower the learning rate or the defense's strength"
+        )
+    return out.astype(np.float32, copy=False)

@@ -1,0 +1,244 @@
+"""Specs: frozen dataclasses that say what to do, and their three equal forms: object, dict, string.
+
+>>> from relaxloss.defenses import parse
+>>> parse("relaxloss:alpha=0.5")
+RelaxLoss(alpha=0.5, flatten='all', upper=1.0)
+
+A spec holds hyper-parameters only, never state. Its fields are checked and brought to their declared types on
+construction, so that ``alpha=1`` and ``alpha=1.0`` are the same spec with the same content key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import pydantic
+
+from relaxloss.errors import UserError, unknown
+
+S = TypeVar("S", bound="Spec")
+PLUGINS = "relaxloss.plugins"
+
+
+@functools.cache
+def _adapters(cls: type[Spec]) -> dict[str, pydantic.TypeAdapter[Any]]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    adapters = {}
+    for field in dataclasses.fields(cls):
+        try:
+            adapters[field.name] = pydantic.TypeAdapter(hints[field.name], config=config)
+        except pydantic.PydanticUserError:  # the type brings its own config
+            adapters[field.name] = pydantic.TypeAdapter(hints[field.name])
+    return adapters
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Base of everything that can be named on the command line and hashed: defenses, attacks, games, recipes."""
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1  # of the code behind the spec; raise it when the same settings give other results
+
+    def __post_init__(self) -> None:
+        for field, adapter in _adapters(type(self)).items():
+            value = getattr(self, field)
+            try:
+                checked = adapter.validate_python(value)
+            except pydantic.ValidationError as error:
+                said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+                raise UserError(f"{self.name or type(self).__name__}: {field}={value!r} is not valid: {said}") from None
+            if checked is not value:
+                object.__setattr__(self, field, checked)
+
+    def settings(self) -> dict[str, Any]:
+        """All fields as plain values, defaults too."""
+        fields: dict[str, Any] = plain(self)
+        fields.pop("name", None)
+        return fields
+
+    def __str__(self) -> str:
+        """The string form, with the fields that differ from their defaults: ``relaxloss:alpha=0.5``."""
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            if value != default:
+                parts.append(f"{field.name}={_written(value)}")
+        return self.name + (":" + ",".join(parts) if parts else "")
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "/".join(_written(item) for item in value)
+    return "none" if value is None else str(value)
+
+
+def plain(value: Any, *, versions: bool = False) -> Any:
+    """A value in JSON's types: specs become dicts with their name (and version, if wanted), tuples lists."""
+    if isinstance(value, Spec):
+        head: dict[str, Any] = {"name": value.name} if value.name else {}
+        if versions:
+            head["version"] = value.version
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return head | {name: plain(item, versions=versions) for name, item in fields.items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, versions=versions) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, versions=versions) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a spec holds plain values only, not {type(value).__name__}")
+
+
+def content_key(stage: str, version: int, **content: Any) -> str:
+    """The name of a result: 24 hex digits of SHA-256 over the stage, its version and **all** the content's fields."""
+    named = {"stage": stage, "version": version, **plain(content, versions=True)}
+    text = json.dumps(named, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """``name:field=value,field=value`` → the name and the fields' values as text."""
+    name, _, rest = text.strip().partition(":")
+    fields: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+        field, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"got {text!r}: expected name:field=value,field=value, but {part!r} has no '='")
+        if field.strip() in fields:
+            raise UserError(f"got {text!r}: {field.strip()!r} is set twice; keep one")
+        fields[field.strip()] = value.strip()
+    return name.strip(), fields
+
+
+def split_list(text: str) -> list[str]:
+    """A comma-separated list of specs; a piece with ``=`` and no ``:`` before it belongs to the spec before it.
+
+    >>> split_list("none,relaxloss:alpha=1,upper=0.5,hamp")
+    ['none', 'relaxloss:alpha=1,upper=0.5', 'hamp']
+    """
+    specs: list[str] = []
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        if specs and re.match(r"^\w+\s*=", piece):
+            specs[-1] += "," + piece
+        else:
+            specs.append(piece)
+    return specs
+
+
+def build(cls: type[S], fields: Mapping[str, Any]) -> S:
+    """An instance from a dict of fields; text is brought to the fields' types."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    for field in fields:
+        if field not in known:
+            raise unknown(f"field of {cls.name or cls.__name__}", field, known)
+    hints = typing.get_type_hints(cls)
+    values = {field: _read(value, hints[field]) for field, value in fields.items()}
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{cls.name or cls.__name__} needs {', '.join(missing)}; give {missing[0]}=value")
+    return cls(**values)
+
+
+def _read(value: Any, hint: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lower() == "none" and type(None) in typing.get_args(hint):
+        return None
+    options = [hint, *typing.get_args(hint)]
+    if any(typing.get_origin(option) is tuple for option in options):
+        return tuple(filter(None, value.split("/")))
+    return value
+
+
+class Registry(Generic[S]):
+    """The known specs of one kind: the package's own (found by listing it), and third parties' (entry points).
+
+    Registering needs the decorator only::
+
+        @defenses.register("my_defense")
+        @dataclass(frozen=True)
+        class MyDefense(Defense): ...
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self._package = kind, package
+        self._classes: dict[str, type[S]] = {}
+        self._complete = False
+
+    def register(self, name: str) -> Callable[[type[S]], type[S]]:
+        """The class decorator that gives a spec its name."""
+
+        def add(cls: type[S]) -> type[S]:
+            other = self._classes.get(name)
+            if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise UserError(f"{self.kind} {name!r} is registered twice: by {other.__module__} and {cls.__module__}")
+            cls.name = name
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def _load(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        load_plugins()
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._load()
+        return sorted(self._classes)
+
+    def __getitem__(self, name: str) -> type[S]:
+        self._load()
+        if name not in self._classes:
+            raise unknown(self.kind, name, self._classes)
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[type[S]]:
+        return (self[name] for name in self.names())
+
+    def parse(self, given: str | Mapping[str, Any] | S) -> S:
+        """A spec from its string, its dict (with a ``name``), or itself."""
+        if isinstance(given, Spec):
+            return typing.cast(S, given)
+        if isinstance(given, str):
+            name, fields = split(given)
+            return build(self[name], fields)
+        if not isinstance(given, Mapping) or "name" not in given:
+            raise UserError(f"got {given!r}: expected a {self.kind} as 'name:field=value' or a table with a 'name'")
+        rest = {field: value for field, value in given.items() if field != "name"}
+        return build(self[str(given["name"])], rest)
+
+
+@functools.cache
+def load_plugins() -> tuple[str, ...]:
+    """Import every module that third parties offer under the entry-point group ``relaxloss.plugins``."""
+    loaded = []
+    for entry in importlib.metadata.entry_points(group=PLUGINS):
+        entry.load()
+        loaded.append(entry.name)
+    return tuple(loaded)

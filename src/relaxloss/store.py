@@ -1,0 +1,208 @@
+"""The store: results by content key. An entry is whole and verified, or it is not there.
+
+An entry is a directory ``<stage>/<key>/`` with its files and ``manifest.json`` (what it is, and each file's SHA-256).
+It is written under another name, flushed to the disk, and renamed, so that a killed process leaves nothing
+half-written under a key; leftovers are removed by the next writer. There is one writer at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+
+from relaxloss.errors import UserError
+
+MANIFEST = "manifest.json"
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored result, as listed: `bytes` on disk, and `sound`, whether its files match their hashes."""
+
+    stage: str
+    key: str
+    about: Mapping[str, Any]
+    bytes: int
+    sound: bool
+
+
+class Store:
+    """Results under one directory. Reading needs no lock; `writing` takes it."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def path(self, stage: str, key: str) -> Path:
+        """Where an entry is, or would be."""
+        return self.root / stage / key
+
+    def scratch(self, key: str) -> Path:
+        """A directory for checkpoints of a job under way; removed when its result is stored."""
+        return self.root / SCRATCH / key
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the one writer; a second one is told so. Leftovers of a killed writer are removed first."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a+") as lock:
+            _lock(lock, self.root)
+            for leftover in self.root.glob("*/*.part"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            yield
+
+    def put(self, stage: str, key: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+        """Store an entry; one that is already there and sound is kept."""
+        if self.get(stage, key) is not None:
+            return
+        final = self.path(stage, key)
+        part = final.with_name(f"{key}.{os.getpid()}.part")
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            hashes = {}
+            for name, content in files.items():
+                _write(part / name, content)
+                hashes[name] = hashlib.sha256(content).hexdigest()
+            _write(part / MANIFEST, json.dumps({"about": dict(about), "sha256": hashes}, indent=1).encode())
+            os.replace(part, final)
+            _flush_directory(final.parent)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                size = sum(len(content) for content in files.values())
+                raise UserError(
+                    f"the disk of {self.root} is full: could not write {size / 1e6:.1f} MB; nothing stored before is "
+                    "lost: free some space and run the same command again"
+                ) from None
+            raise
+        shutil.rmtree(self.scratch(key), ignore_errors=True)
+
+    def get(self, stage: str, key: str) -> dict[str, bytes] | None:
+        """The entry's files, verified; None if there is none. A damaged entry is removed, with a warning."""
+        path = self.path(stage, key)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            files = {name: (path / name).read_bytes() for name in manifest["sha256"]}
+        except FileNotFoundError:
+            if not path.exists():
+                return None
+            files, manifest = {}, {"sha256": {"": ""}}
+        except (ValueError, KeyError):
+            files, manifest = {}, {"sha256": {"": ""}}
+        wrong = [
+            n for n, digest in manifest["sha256"].items() if hashlib.sha256(files.get(n, b"")).hexdigest() != digest
+        ]
+        if not wrong:
+            return files
+        warnings.warn(f"store: entry {stage}/{key} is damaged; it is removed and made again", stacklevel=2)
+        shutil.rmtree(path, ignore_errors=True)
+        return None
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether the entry is there (its files are verified when they are read)."""
+        return (self.path(stage, key) / MANIFEST).exists()
+
+    def entries(self, *, verify: bool = False) -> Iterator[Entry]:
+        """All entries; with `verify`, every file is hashed."""
+        for manifest_path in sorted(self.root.glob(f"*/*/{MANIFEST}")):
+            folder = manifest_path.parent
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            try:
+                manifest = json.loads(manifest_path.read_text())
+                sound = not verify or all(
+                    hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+                    for name, digest in manifest["sha256"].items()
+                )
+                about = manifest["about"]
+            except (ValueError, KeyError, OSError):
+                sound, about = False, {}
+            yield Entry(folder.parent.name, folder.name, about, size, sound)
+
+    def remove(self, stage: str, key: str) -> None:
+        """Delete an entry."""
+        shutil.rmtree(self.path(stage, key), ignore_errors=True)
+
+
+def _lock(handle: Any, root: Path) -> None:
+    if sys.platform == "win32":  # pragma: no cover
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        holder = handle.read().strip() or "another process"
+        raise UserError(f"{root} is being written by {holder}; wait for it to end, or choose another --out") from None
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()}")
+    handle.flush()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    if sys.platform != "win32":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(part, content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+
+
+def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Arrays → npz bytes, without pickle."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def unpack_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The inverse of `pack_arrays`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def pack_weights(state: Mapping[str, torch.Tensor]) -> bytes:
+    """A state dict → safetensors bytes."""
+    packed: bytes = safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in state.items()})
+    return packed
+
+
+def unpack_weights(content: bytes) -> dict[str, torch.Tensor]:
+    """The inverse of `pack_weights`; damaged bytes are a UserError."""
+    try:
+        loaded: dict[str, torch.Tensor] = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"the weights cannot be read ({error}); the file is damaged or is not safetensors") from None
+    return loaded

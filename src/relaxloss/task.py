@@ -1,0 +1,182 @@
+"""What a defender works with: the recipe, its samples, the network made for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
+
+from relaxloss import seeds
+from relaxloss.data import Dataset, Encoder
+from relaxloss.data.base import Array
+from relaxloss.errors import UserError
+from relaxloss.models import MLP, ModelField, ResNet20
+from relaxloss.specs import Spec
+
+
+@dataclass(frozen=True)
+class Recipe(Spec):
+    """How a network is trained. The defaults are the paper's for tabular data.
+
+    Attributes:
+        model: the architecture, as ``mlp``, ``resnet20``, ``mlp:activation=relu`` or ``package.module:function``.
+        schedule: ``milestones`` multiplies the learning rate by `decay` at each of `milestones` (epochs, from 0);
+            ``cosine`` lets it fall to 0; ``constant`` keeps it.
+        augment: ``crop_flip`` pads images by 4, crops at random and flips half of them.
+        precision: ``bf16`` runs the forward pass under autocast.
+        channels_last: the memory layout for images; faster, and the same up to rounding.
+    """
+
+    model: ModelField = field(default_factory=MLP)
+    epochs: PositiveInt = 120
+    batch_size: PositiveInt = 128
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    lr: PositiveFloat = 0.1
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    schedule: Literal["milestones", "cosine", "constant"] = "milestones"
+    milestones: tuple[NonNegativeInt, ...] = (50, 100)
+    decay: PositiveFloat = 0.1
+    augment: Literal["none", "crop_flip"] = "none"
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: bool = True
+
+    @staticmethod
+    def default(dataset: Dataset) -> Recipe:
+        """The paper's: the MLP for 120 epochs on rows, ResNet20 for 300 on images."""
+        if dataset.kind == "image":
+            return Recipe(model=ResNet20(), epochs=300, milestones=(150, 225))
+        return Recipe()
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of a 0-based epoch."""
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+        if self.schedule == "milestones":
+            return self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
+        return self.lr
+
+    def make_optimiser(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser, with torch's fused step."""
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Raw rows and their labels as tensors: `x` ``(n, ...)``, `y` ``(n,)`` int64."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+
+    @staticmethod
+    def of(dataset: Dataset, rows: Array, labels: Array | None = None) -> Samples:
+        """The given rows of a data set, with other labels than its own if wanted ``(M,)``."""
+        y = dataset.y if labels is None else labels
+        return Samples(torch.from_numpy(dataset.x[rows]), torch.from_numpy(y[rows]))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: torch.Tensor) -> Samples:
+        """The rows at `index`, in its order."""
+        return Samples(self.x.index_select(0, index), self.y.index_select(0, index))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that a defender may see: its members, a disjoint reference set, the recipe and the seed."""
+
+    members: Samples
+    reference: Samples
+    encoder: Encoder
+    shape: tuple[int, ...]
+    num_classes: int
+    recipe: Recipe
+    seed: int
+
+    @staticmethod
+    def of(
+        dataset: Dataset,
+        members: Array,
+        *,
+        reference: Array | None = None,
+        labels: Array | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+    ) -> Task:
+        """The task of training on the rows `members` (indices); `reference` must not overlap them."""
+        members = np.asarray(members)
+        reference = np.zeros(0, dtype=np.int64) if reference is None else np.asarray(reference)
+        if len(members) < 2:
+            raise UserError(f"{dataset.name}: got {len(members)} members to train on; expected at least 2")
+        overlap = np.intersect1d(members, reference)
+        if len(overlap):
+            raise UserError(f"{dataset.name}: {len(overlap)} rows are both member and reference; keep them apart")
+        return Task(
+            Samples.of(dataset, members, labels),
+            Samples.of(dataset, reference, labels),
+            dataset.encoder(members),
+            dataset.shape,
+            dataset.num_classes,
+            recipe or Recipe.default(dataset),
+            seed,
+        )
+
+
+class Network(nn.Module):
+    """The trained thing: the encoder of raw rows, and the net above it. ``forward`` takes raw rows to logits."""
+
+    def __init__(self, encoder: nn.Module, net: nn.Module, *, channels_last: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.net, self.channels_last = encoder, net, channels_last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(B, ...)`` raw → ``(B, C)`` logits."""
+        x = self.encoder(x)
+        if self.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        logits: torch.Tensor = self.net(x)
+        return logits
+
+
+class Builder(Protocol):
+    """Whoever changes a fresh net: a defense."""
+
+    def build(self, net: nn.Module) -> nn.Module: ...
+
+
+def make_network(
+    method: Builder, encoder: Encoder, shape: tuple[int, ...], num_classes: int, recipe: Recipe, seed: int
+) -> Network:
+    """A fresh network as the method wants it built, its weights drawn from the seed's stream ``init``."""
+    with seeds.isolated(seed, "init"):
+        net = method.build(recipe.model.build(shape, num_classes))
+        probe = encoder(torch.zeros(2, *encoder_input(encoder, shape), dtype=torch.float32))
+        net.eval()
+        with torch.no_grad():
+            out = net(probe)
+        net.train()
+    if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, num_classes):
+        got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        raise UserError(
+            f"model {recipe.model} maps (2, {', '.join(map(str, shape))}) to {got}; expected (2, {num_classes})"
+        )
+    channels_last = recipe.channels_last and len(shape) == 3
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(encoder, net, channels_last=channels_last)
+
+
+def encoder_input(encoder: Encoder, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one raw row: the table's width where columns become one-hot."""
+    return (len(encoder.sizes),) if encoder.sizes else shape

@@ -1,0 +1,166 @@
+"""One model trained with a defense, ready to ship: what the world may query, its history, and who was in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import nn
+
+from relaxloss import defenses, metrics, seeds
+from relaxloss.data import Dataset, Encoder
+from relaxloss.defenses import NONE, Defense
+from relaxloss.errors import UserError
+from relaxloss.specs import build, content_key
+from relaxloss.store import pack_arrays, pack_weights, unpack_arrays, unpack_weights, write_atomically
+from relaxloss.task import Network, Recipe, Samples, Task, make_network
+from relaxloss.training import VERSION, Fit, Session, predict
+from relaxloss.version import __version__
+
+CARD, NETWORK, RELEASE, SPLIT, HISTORY = (
+    "model.json",
+    "network.safetensors",
+    "release.safetensors",
+    "split.npz",
+    "history.csv",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        release: what the world may query: raw rows → logits, or log-probabilities, ``(B, C)``.
+        network: the model beneath it.
+        history: loss and accuracy per epoch.
+        facts: what the defense reports of itself (DP-SGD's ε), and the test accuracy.
+        split: the rows of the data set that were ``members``, ``test`` and ``reference``; keep it as secret as the data.
+        card: specs, shapes and versions; with the weights, all that is needed to load the model again.
+    """
+
+    release: nn.Module
+    network: Network
+    history: pd.DataFrame
+    facts: dict[str, Any]
+    split: dict[str, npt.NDArray[np.int64]]
+    card: dict[str, Any]
+
+    def predict_log_proba(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Log-probabilities ``(n, C)`` of raw rows, as the released model gives them."""
+        log_p: npt.NDArray[np.float64] = predict(self.release, torch.from_numpy(x)).double().log_softmax(1).numpy()
+        return log_p
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model: weights as safetensors, the card as JSON. No pickle."""
+        folder = Path(folder)
+        write_atomically(folder / NETWORK, pack_weights(self.network.state_dict()))
+        if self.release is not self.network:
+            write_atomically(folder / RELEASE, pack_weights(self.release.state_dict()))
+        write_atomically(folder / SPLIT, pack_arrays(self.split))
+        write_atomically(folder / HISTORY, self.history.to_csv(index=False))
+        write_atomically(folder / CARD, json.dumps(self.card | {"facts": self.facts}, indent=2))
+
+    @staticmethod
+    def load(folder: Path | str) -> Trained:
+        """Read a saved model."""
+        folder = Path(folder)
+        try:
+            card = json.loads((folder / CARD).read_text())
+            state = unpack_weights((folder / NETWORK).read_bytes())
+            split = unpack_arrays((folder / SPLIT).read_bytes())
+            history = pd.read_csv(folder / HISTORY)
+            defense = defenses.parse(card["defense"])
+            recipe = build(Recipe, card["recipe"])
+        except FileNotFoundError as error:
+            raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{folder}: the saved model is damaged: {error}") from None
+        encoder = Encoder(
+            *(torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen")), card["encoder_sizes"]
+        )
+        network = make_network(defense.trainer, encoder, tuple(card["shape"]), card["num_classes"], recipe, 0)
+        network.load_state_dict(state)
+        release = defense.release(network.eval(), None).eval()
+        if (folder / RELEASE).exists():
+            release.load_state_dict(unpack_weights((folder / RELEASE).read_bytes()))
+        facts = card.pop("facts", {})
+        return Trained(release, network, history, facts, split, card)
+
+
+def train(
+    data: Dataset,
+    defense: Defense | str = NONE,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    test: float = 0.2,
+    reference: float | None = None,
+    checkpoints: Path | str | None = None,
+    tell: Any = None,
+) -> Trained:
+    """Train one model on a data set with a defense.
+
+    Args:
+        data: the samples; a random share `test` is held out for the reported accuracy, and `reference` for defenses
+            that need non-members to train against (None: 0.2 for those, 0 for the others).
+        recipe: None: the paper's for this kind of data.
+        checkpoints: a directory for checkpoints; a training that was cut off resumes from there, bit for bit.
+        tell: called with a `relaxloss.training.Progress` after every epoch.
+
+    Raises:
+        UserError: the settings do not fit the data.
+    """
+    defense = defenses.parse(defense)
+    share = reference if reference is not None else 0.2 * defense.needs_reference()
+    if not (0 <= test < 1 and 0 <= share < 1 and test + share < 1):
+        raise UserError(
+            f"got test={test} and reference={share}; expected shares that leave members: 0 <= test + reference < 1"
+        )
+    order = seeds.rng(seed, "split").permutation(len(data)).astype(np.int64)
+    bounds = [int(len(data) * test), int(len(data) * (test + share))]
+    names = ("test", "reference", "members")
+    split = {name: np.sort(part) for name, part in zip(names, np.split(order, bounds), strict=True)}
+    task = Task.of(data, split["members"], reference=split["reference"], recipe=recipe, seed=seed)
+    monitor = Samples.of(data, split["test"])
+    folder = None
+    if checkpoints is not None:
+        key = content_key("train", VERSION, data=data.fingerprint, defense=defense, recipe=task.recipe, seed=seed,
+                          test=test, reference=share)  # fmt: skip
+        folder = Path(checkpoints) / key
+    fit = defense.trainer.fit(task, Session(folder, monitor=monitor if len(monitor) else None, tell=tell))
+    return _trained(data, defense, task, fit, split, seed)
+
+
+def _trained(
+    data: Dataset, defense: Defense, task: Task, fit: Fit, split: dict[str, npt.NDArray[np.int64]], seed: int
+) -> Trained:
+    if defense.snapshot is not None:
+        fit.network.load_state_dict(fit.snapshots[defense.snapshot])
+    release = defense.release(fit.network.eval(), task).eval()
+    facts: dict[str, Any] = dict(fit.facts)
+    for name, rows in (("test", split["test"]), ("train", split["members"])):
+        if len(rows):
+            logits = predict(release, torch.from_numpy(data.x[rows])).numpy()
+            facts[f"{name}_accuracy"] = metrics.top_k(logits, data.y[rows], 1)
+    card = {
+        "format": 1,
+        "relaxloss": __version__,
+        "torch": torch.__version__,
+        "dataset": data.name,
+        "provenance": data.provenance,
+        "columns": [[column.name, column.categories] for column in data.columns],
+        "shape": list(task.shape),
+        "num_classes": task.num_classes,
+        "encoder_sizes": list(task.encoder.sizes),
+        "defense": str(defense),
+        "recipe": task.recipe.settings(),
+        "seed": seed,
+    }
+    return Trained(release, fit.network, pd.DataFrame(fit.history), facts, split, card)
