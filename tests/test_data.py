@@ -182,11 +182,23 @@ BROKEN_UPSTREAM = {
     "another file": ("location30", lambda path: tar(path, paris=BIT_ROW), "holds no file bangkok"),
     "a link": ("location30", lambda path: link(path), "holds no file bangkok"),
     "too few rows": ("location30", lambda path: tar(path, bangkok=BIT_ROW * 9), r"expected \(5010, 446\) with 30"),
-    "a short row": ("location30", lambda path: tar(path, bangkok=BIT_ROW + b"1,0,1\n"), "Expected 447 columns"),
-    "no bits": ("location30", lambda path: tar(path, bangkok=BIT_ROW.replace(b",0", b",x", 1)), "invalid value 'x'"),
-    "empty": ("location30", lambda path: tar(path, bangkok=b""), "Empty CSV"),
+    "a short row": (
+        "location30",
+        lambda path: tar(path, bangkok=BIT_ROW + b"1,0,1\n"),
+        "after row 0.*number of columns changed",
+    ),
+    "no bits": (
+        "location30",
+        lambda path: tar(path, bangkok=BIT_ROW.replace(b",0", b",x", 1)),
+        "after row 0: could not convert string 'x'",
+    ),
+    "empty": ("location30", lambda path: tar(path, bangkok=b""), r"holds \(0, 446\)"),
     "cut record": ("cifar10", lambda path: tar(path, **{"data_batch_1.bin": b"0" * 4000}), "records of 3073"),
-    "texas labels": ("texas100", lambda path: tar(path, texas__100__labels=b"1\nx\n"), "no list of whole numbers"),
+    "texas labels": (
+        "texas100",
+        lambda path: tar(path, texas__100__labels=b"1\nx\n"),
+        "cannot be read .invalid literal for int",
+    ),
     "texas rows": (
         "texas100",
         lambda path: tar(path, texas__100__labels=b"1\n2\n", texas__100__feats=b"0" + b",0" * 6168 + b"\n"),
@@ -221,8 +233,29 @@ def test_bits_that_are_no_bits_are_refused(tmp_path, monkeypatch):
     shrink(monkeypatch, "location30", len(y))
     text = "".join(f"{label + 1}" + ",2" * 446 + "\n" for label in y)
     tar(tmp_path / "dataset_location.tgz", bangkok=text.encode())
-    with pytest.raises(UserError, match="expected bits"):
+    with pytest.raises(UserError, match="447 values a row; expected label and 446 bits"):
         data.load("location30", folder=tmp_path)
+
+
+@pytest.mark.parametrize("block", [1, 3000, 1 << 24])
+def test_bits_are_the_same_however_they_are_written(block, monkeypatch):
+    monkeypatch.setattr(archives, "BLOCK", block)
+    x, y = bits(50, 30), np.arange(50) % 7 - 1
+    plain = [",".join(map(str, [label, *row])) for row, label in zip(x.tolist(), y, strict=True)]
+    quoted = [",".join(f'"{value}"' for value in [label, *row]) for row, label in zip(x.tolist(), y, strict=True)]
+    floats = [",".join(f"{value:.18e}" for value in [label, *row]) for row, label in zip(x.tolist(), y, strict=True)]
+    mixed = plain[:20] + quoted[20:40] + floats[40:]
+    for lines in (plain, quoted, floats, mixed):
+        for end in ("\n", "\r\n"):
+            text = end.join(lines).encode()  # the last row without a line's end
+            got = archives.read_bits(io.BytesIO(text), 30, labelled=True)
+            np.testing.assert_array_equal(got[0], x)
+            np.testing.assert_array_equal(got[1], y)
+    bare = "\n".join(",".join(map(str, row)) for row in x.tolist()).encode()
+    np.testing.assert_array_equal(archives.read_bits(io.BytesIO(bare), 30, labelled=False)[0], x)
+    for columns, labelled in ((29, False), (31, False), (30, True), (28, True)):
+        with pytest.raises(ValueError, match="30 values a row"):
+            archives.read_bits(io.BytesIO(bare), columns, labelled=labelled)
 
 
 # downloads
@@ -426,7 +459,7 @@ def test_a_category_that_no_member_has_is_all_zeros_and_missing_is_the_mean():
     torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("value", [0.1, 1e9, 0.0])
+@pytest.mark.parametrize("value", [0.1, 1e9, 0.0, 1e-20])
 def test_a_column_that_is_constant_among_the_members_stays_finite(value):
     x = np.full((50, 2), value, np.float32)
     x[40:, 0] = value + 1000

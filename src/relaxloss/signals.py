@@ -153,7 +153,7 @@ def _ask(release: nn.Module, x: torch.Tensor) -> npt.NDArray[np.float32]:
     out = predict(release, x).numpy()
     if np.isnan(out).any():
         raise UserError(
-            f"the model answers NaN for {int(np.isnan(out).any(1).sum())} of {len(out)} samples: the training "
-            "diverged; lower the learning rate or the defense's strength"
+            f"the model answers NaN for {int(np.isnan(out).any(1).sum())} of {len(out)} samples; its weights are not "
+            "finite: lower the learning rate or the defense's strength"
         )
     return out.astype(np.float32, copy=False)

@@ -57,7 +57,7 @@ class Spec:
                 checked = adapter.validate_python(value)
             except pydantic.ValidationError as error:
                 said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-                raise UserError(f"{self.name or type(self).__name__}: {field}={value!r} is not valid: {said}") from None
+                raise UserError(f"{self.name or type(self).__name__}: {field}={value} is not valid: {said}") from None
             if checked is not value:
                 object.__setattr__(self, field, checked)
 

@@ -136,9 +136,11 @@ class Task:
 class Network(nn.Module):
     """The trained thing: the encoder of raw rows, and the net above it. ``forward`` takes raw rows to logits."""
 
-    def __init__(self, encoder: nn.Module, net: nn.Module, *, channels_last: bool = False) -> None:
+    def __init__(
+        self, encoder: nn.Module, net: nn.Module, *, num_classes: int | None = None, channels_last: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder, self.net, self.channels_last = encoder, net, channels_last
+        self.encoder, self.net, self.num_classes, self.channels_last = encoder, net, num_classes, channels_last
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(B, ...)`` raw → ``(B, C)`` logits."""
@@ -174,7 +176,7 @@ def make_network(
     channels_last = recipe.channels_last and len(shape) == 3
     if channels_last:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Network(encoder, net, channels_last=channels_last)
+    return Network(encoder, net, num_classes=num_classes, channels_last=channels_last)
 
 
 def encoder_input(encoder: Encoder, shape: tuple[int, ...]) -> tuple[int, ...]:

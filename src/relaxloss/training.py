@@ -82,6 +82,7 @@ class Method(Protocol):
     def step(self, state: State, batch: Batch) -> torch.Tensor: ...
     def done(self, state: State) -> bool: ...
     def keeps(self, epoch: int) -> bool: ...
+    def finish(self, state: State) -> dict[str, float | str]: ...
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def fit(method: Method, task: Task, session: Session | None = None) -> Fit:
             for group in state.optimiser.param_groups:
                 group["lr"] = recipe.learning_rate(state.epoch)
             state.network.train()
-            losses = torch.full((len(task.members),), torch.nan)
+            losses = torch.full((len(task.members),), -1.0)  # -1: not seen in this epoch
             hits = torch.zeros(len(task.members))
             for index in method.batches(state):
                 batch = _gather(state, index)
@@ -153,14 +154,20 @@ def fit(method: Method, task: Task, session: Session | None = None) -> Fit:
                 losses[index] = F.cross_entropy(logits, batch.y, reduction="none")
                 hits[index] = (logits.argmax(1) == batch.y).float()
             state.epoch += 1
+            if losses.isnan().any():
+                raise UserError(
+                    f"the training diverged in epoch {state.epoch}: the loss is NaN; lower the learning rate "
+                    f"(lr={recipe.lr}) or the defense's strength"
+                )
             _record(state, session, losses, hits)
             if method.keeps(state.epoch):
                 state.snapshots[state.epoch] = copy_of(state.network)
             if session.folder and (time.monotonic() - saved >= session.every or state.epoch == recipe.epochs):
                 _save(state, session)
                 saved = time.monotonic()
+        facts = method.finish(state)
     state.network.eval()
-    return Fit(state.network, state.history, state.snapshots)
+    return Fit(state.network, state.history, state.snapshots, facts)
 
 
 def _begin(method: Method, task: Task) -> State:
@@ -213,7 +220,7 @@ def predict(network: nn.Module, x: torch.Tensor, *, batch: int = 1024) -> torch.
 
 
 def _record(state: State, session: Session, losses: torch.Tensor, hits: torch.Tensor) -> None:
-    seen = ~losses.isnan()
+    seen = losses >= 0
     row = {
         "epoch": state.epoch,
         "lr": state.task.recipe.learning_rate(state.epoch - 1),

@@ -13,13 +13,12 @@ from typing import IO, ClassVar
 
 import numpy as np
 import pooch
-import pyarrow as pa
-import pyarrow.csv
 
 from relaxloss.data.base import Array, Dataset, Source
 from relaxloss.errors import UserError
 
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, pa.ArrowInvalid)
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+BLOCK = 1 << 24  # bytes of text that are parsed at once
 
 
 def download(urls: tuple[str, ...], folder: Path, sha256: str | None, name: str) -> Path:
@@ -63,20 +62,41 @@ def _ends_in(path: str, member: str) -> bool:
 
 
 def read_bits(stream: IO[bytes], columns: int, *, labelled: bool) -> tuple[Array, Array]:
-    """Comma-separated bits ``(M, columns)`` uint8, and the label in front of each row ``(M,)`` (else empty)."""
-    names = ["label"] * labelled + [f"bit{index}" for index in range(columns)]
-    table = pyarrow.csv.read_csv(
-        stream,
-        pyarrow.csv.ReadOptions(column_names=names, block_size=1 << 26),  # few blocks: each has thousands of columns
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types={name: pa.int16() if name == "label" else pa.uint8() for name in names}, null_values=[]
-        ),
-    )
-    x = np.empty((len(table), columns), np.uint8)
-    for index in range(columns):
-        x[:, index] = table.column(index + labelled).to_numpy()
-    y = table.column(0).to_numpy().astype(np.int64) if labelled else np.empty(0, np.int64)
-    return x, y
+    """Comma-separated bits ``(M, columns)`` uint8, and the label in front of each row ``(M,)`` (else empty).
+
+    A bit is one character, so the end of every row has the same width and whole blocks of rows are read as arrays; a
+    block that is written in another way (``1.0``, quoted bits) is parsed number by number. Raises `ValueError`.
+    """
+    bits, labels, row = [np.empty((0, columns), np.uint8)], [np.empty(0, np.int64)], 0
+    while lines := stream.readlines(BLOCK):
+        try:
+            block, heads = _plain_bits(lines, columns, labelled)
+        except ValueError:
+            try:
+                table = np.loadtxt(lines, delimiter=",", quotechar='"', comments=None, ndmin=2)
+            except ValueError as error:
+                raise ValueError(f"after row {row}: {error}") from None
+            if table.shape[1] != columns + labelled or ((table[:, labelled:] != 0) & (table[:, labelled:] != 1)).any():
+                raise ValueError(
+                    f"after row {row}: {table.shape[1]} values a row; expected {'label and ' * labelled}{columns} bits"
+                ) from None
+            block, heads = table[:, labelled:].astype(np.uint8), table[:, :labelled].ravel().astype(np.int64)
+        bits.append(block)
+        labels.append(heads)
+        row += len(block)
+    return np.concatenate(bits), np.concatenate(labels)
+
+
+def _plain_bits(lines: list[bytes], columns: int, labelled: bool) -> tuple[Array, Array]:
+    """Rows ``label,0,1,...`` (the label perhaps in quotes) or ``0,1,...``; `ValueError` if any is written otherwise."""
+    width = 2 * columns - 1
+    rows = [line.rstrip() for line in lines]
+    text = np.frombuffer(b"".join(row[-width:] for row in rows), np.uint8).reshape(len(rows), width)
+    block = text[:, ::2] - ord("0")
+    heads = [row[:-width] for row in rows]
+    if (block > 1).any() or (text[:, 1::2] != ord(",")).any() or any(head[-1:] != b"," * labelled for head in heads):
+        raise ValueError("no plain bits")
+    return block, np.array([int(head[:-1].strip(b'"')) for head in heads] if labelled else [], np.int64)
 
 
 @dataclass(frozen=True)
@@ -99,6 +119,8 @@ class Upstream(Source):
         path = download(self.urls, folder, self.sha256, self.name)
         try:
             x, y = self.read(path)
+        except UserError:
+            raise
         except BROKEN as error:
             raise UserError(f"{path}: cannot be read ({error}); delete it and try again") from None
         present = np.unique(y)

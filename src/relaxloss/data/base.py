@@ -174,9 +174,8 @@ class Encoder(nn.Module):
         mean = np.where(known, x, 0).sum(0) / count
         deviation = np.sqrt(np.where(known, (x - mean) ** 2, 0).sum(0) / count)
         encoder.offset.copy_(torch.from_numpy(mean))
-        # a column that is constant among the members has a deviation of rounding errors: never divide by those
-        varies = deviation > np.maximum(1e-12, 1e-7 * np.abs(mean))
-        encoder.scale.copy_(torch.from_numpy(np.where(varies, deviation, 1.0)))
+        scale = deviation.astype(np.float32)  # exactly 0 for a constant column: float32 values sum exactly in float64
+        encoder.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1)))
         start = 0
         for column, size in enumerate(encoder.sizes):
             if size:

@@ -20,7 +20,7 @@ from relaxloss.data.prepared import FEWEST_ROWS
 from relaxloss.errors import UserError, unknown
 
 MOST_CATEGORIES = 1000
-LARGEST_CSV = 2**31 - 2  # bytes that Arrow parses as one block; one block, so that types are inferred from all rows
+BLOCK = 1 << 24  # bytes: more than any one row
 SHOWN = 10
 
 
@@ -77,8 +77,6 @@ def read_csv(path: Path) -> pa.Table:
         raise UserError(f"{path}: cannot be read ({error}); check that it is whole") from None
     if not content.strip():
         raise UserError(f"{path}: the file is empty; expected a row of column names, then the data")
-    if len(content) > LARGEST_CSV:
-        raise UserError(f"{path}: has {len(content):,} bytes; CSV is read up to {LARGEST_CSV:,}: convert it to Parquet")
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -87,7 +85,7 @@ def read_csv(path: Path) -> pa.Table:
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(content),
-            pyarrow.csv.ReadOptions(block_size=len(content) + 1),
+            pyarrow.csv.ReadOptions(block_size=BLOCK),
             convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
         )
     except pa.ArrowInvalid as error:

@@ -69,3 +69,11 @@ def _file(path: Path, label: str | None, drop: tuple[str, ...]) -> Dataset:
     if label is not None or drop:
         raise UserError(f"{path}: label and drop are for CSV and Parquet files; the labels of an npz file are its y")
     return prepared.read(path, name)
+
+
+def listing() -> list[tuple[str, str]]:
+    """Names and one line each of all data sets: the registered ones, and other files in the data directory."""
+    home = directory()
+    registered = {source.name: source.about for source in sources}
+    found = {path.stem: f"a file in {home}" for path in sorted(home.glob("*.npz")) if path.stem.isidentifier()}
+    return sorted((found | registered).items())

@@ -32,11 +32,7 @@ class Texas100(Upstream):
     def read(self, path: Path) -> tuple[Array, Array]:
         """``texas/100/feats`` and, row by row beside it, ``texas/100/labels`` (1 to 100)."""
         with tar_member(path, "100/labels") as stream:
-            text = stream.read().split()
-        try:
-            y = np.array([int(label) for label in text], np.int64) - 1
-        except ValueError as error:
-            raise UserError(f"{path}: texas/100/labels is no list of whole numbers ({error})") from None
+            y = np.array([int(label) for label in stream.read().split()], np.int64) - 1
         with tar_member(path, "100/feats") as stream:
             x, _ = read_bits(stream, self.shape[1], labelled=False)
         if len(x) != len(y):

@@ -11,6 +11,7 @@ hook           when                                                        examp
 `prepare`      before the first step: change the state                     DP-SGD
 `build`        the fresh net → the net                                     dropout
 `done`         before every epoch: stop here?                              early stopping
+`finish`       after the last step: final weights, facts                   DP-SGD
 `fit`          the whole training                                          distillation, SELENA
 `release`      the trained network → what the world may query              MemGuard, HAMP
 =============  ==========================================================  =============================
@@ -96,6 +97,10 @@ class Defense(Spec):
     def keeps(self, epoch: int) -> bool:
         """Whether the weights after so many epochs are kept as a snapshot."""
         return False
+
+    def finish(self, state: State) -> dict[str, float | str]:
+        """After the last step: put the final weights in place; returns the facts worth reporting."""
+        return {}
 
     def fit(self, task: Task, session: Session) -> Fit:
         """Train the network."""

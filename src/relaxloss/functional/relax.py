@@ -104,32 +104,25 @@ def relax_loss(
     log_p = torch.log_softmax(checked(logits, targets), 1)
     mean = F.nll_loss(log_p, targets, ignore_index=SKIP_NONE)
     below = _over_all(mean.detach(), len(targets), process_group) < alpha  # False for NaN
-    if not isinstance(ascent, torch.Tensor):
-        if ascent:
-            return _raised(mean, below, alpha)
-        return _flattened(log_p, targets, mean, below, flatten, upper, confidence)
-    flattened = _flattened(log_p, targets, mean, below, flatten, upper, confidence)
-    return torch.where(ascent, _raised(mean, below, alpha), flattened)
-
-
-def _raised(mean: torch.Tensor, below: torch.Tensor, alpha: float) -> torch.Tensor:
-    """``2 alpha - mean`` if `below`, else the mean: in fewer kernels than `torch.where`, and without changing a bit."""
-    return torch.add(mean, below, alpha=-2 * alpha) * below.mul(-2.0).add(1.0)
+    if isinstance(ascent, torch.Tensor):
+        relaxed = _flattened(log_p, targets, flatten, upper, confidence)
+        relaxed = torch.where(ascent, 2 * alpha - mean, relaxed)
+    elif ascent:
+        relaxed = 2 * alpha - mean
+    else:
+        relaxed = _flattened(log_p, targets, flatten, upper, confidence)
+    return torch.where(below, relaxed, mean)
 
 
 def _flattened(
-    log_p: torch.Tensor,
-    targets: torch.Tensor,
-    mean: torch.Tensor,
-    below: torch.Tensor,
-    flatten: Flatten,
-    upper: float,
-    confidence: torch.Tensor | None,
+    log_p: torch.Tensor, targets: torch.Tensor, flatten: Flatten, upper: float, confidence: torch.Tensor | None
 ) -> torch.Tensor:
-    """The soft cross-entropy of posterior flattening if `below`, else the mean cross-entropy."""
+    """The soft cross-entropy of posterior flattening, a scalar."""
     batch, classes = log_p.shape
     own = log_p.detach().gather(1, targets[:, None])
-    true = (own.exp() if confidence is None else confidence.detach()[:, None]).clamp(max=upper)
+    true = own.exp() if confidence is None else confidence.detach()[:, None]
+    if upper < 1:
+        true = true.clamp(max=upper)
     other = (1 - true) / (classes - 1)
     if flatten != "all":
         wrong = log_p.detach().amax(1, keepdim=True) > own
@@ -138,7 +131,7 @@ def _flattened(
         true = true - 1
     # 0 times the -inf of a masked class would be NaN; 1e-30 changes no other digit and is no denormal number.
     weights = _rows(true, other.clamp(min=1e-30), targets, classes)
-    return torch.where(below, (weights * log_p).sum() / -batch, mean)
+    return (weights * log_p).sum() / -batch
 
 
 def _over_all(mean: torch.Tensor, count: int, group: dist.ProcessGroup | None) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Source: RelaxLoss (ICLR 2022), appendix on attacks, after Nasr et al. (S&P 2019) and Rezaei & Liu (CVPR 2021).
 
-The gradient at the logits is ``softmax(z) - onehot(y) = (1 - p_y) r``, ``r = softmax of the other classes - onehot(y)``.
+The gradient at the logits is ``softmax(z) - onehot(y) = (1 - p_y) r``, ``r = softmax over the others - onehot(y)``.
 Backward is linear, so ``r`` is sent back in the model's precision and the norms are multiplied by ``1 - p_y`` in
 float64: a confident sample keeps its digits where ``p_y - 1`` in float32 would round to 0 and tie with its like.
 
@@ -20,7 +20,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -57,11 +57,12 @@ def norms(
 ) -> NDArray[np.float64]:
     """Per-sample norms of the gradient of ``CE(model(x), y)``: columns x-L1, x-L2, w-L1, w-L2.
 
-    ``x (N, ...)`` floating point, ``y (N,)`` integer labels -> ``(N, 4)`` float64. ``model(x)`` gives logits ``(N, C)``;
-    it runs in eval mode, each sample on its own. "w" are all parameters with ``requires_grad``. The model's parameters,
-    gradients, buffers and modes and torch's global generator are left as they were.
+    ``x (N, ...)`` floating point, ``y (N,)`` integer labels -> ``(N, 4)`` float64. ``model(x)`` gives logits
+    ``(N, C)``; it runs in eval mode, each sample on its own. "w" are all parameters with ``requires_grad``. The model's
+    parameters, gradients, buffers and modes and torch's global generator are left as they were.
 
     ``method="auto"`` takes the fastest way that is exact for this model, see `plan`, and logs it at level INFO.
+    ``chunk`` samples are held at a time; by default what fits 256 MB. Images in channels_last stay so: a little faster.
     Raises UserError for inputs of the wrong type or shape, a model without trainable parameters, non-finite logits, or
     ``method="closed"`` where it does not apply.
     """
@@ -116,15 +117,15 @@ def _plan(model: nn.Module, x: Tensor, y: Tensor) -> Plan:
 def _chunk(model: nn.Module, x: Tensor, method: str) -> int:
     """Samples at a time: what `MEMORY` holds of activations (closed) or of per-sample gradients (vmap)."""
     if method == "closed":
-        sizes = [x[0].numel()]
+        sizes = [x[:1].nbytes]
         with ExitStack() as hooks:
             for module in model.modules():
                 if module._parameters:
-                    hook = module.register_forward_hook(lambda _m, _a, out: sizes.append(out.numel()))
+                    hook = module.register_forward_hook(lambda _m, _a, out: sizes.append(getattr(out, "nbytes", 0)))
                     hooks.callback(hook.remove)
             with torch.no_grad():
                 model(x[:1])
-        return int(np.clip(MEMORY // (4 * sum(sizes) * x.element_size()), 1, 512))
+        return int(np.clip(MEMORY // (4 * sum(sizes)), 1, 512))
     size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return int(np.clip(MEMORY // (2 * size), 1, 32)) if method == "vmap" else 64
 
@@ -159,6 +160,13 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 def _logits(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     logits = model(x)
+    _check(logits, x, y)
+    if not logits.requires_grad:
+        raise UserError("the model's output has no gradient: its forward detaches it or runs under no_grad")
+    return cast(Tensor, logits)
+
+
+def _check(logits: object, x: Tensor, y: Tensor) -> None:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model gave {got}: expected logits of shape ({len(x)}, C) with C >= 2")
@@ -167,11 +175,10 @@ def _logits(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     if not bool(((y >= 0) & (y < logits.shape[1])).all()):
         low, high = int(y.min()), int(y.max())
         raise UserError(f"got labels from {low} to {high}: expected 0 to {logits.shape[1] - 1}, one per logit")
-    return logits
 
 
 def residual(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """``softmax(z) - onehot(y) = scale * r``: ``r (..., C)`` in the logits' type, ``scale = 1 - p_y (...)`` in float64."""
+    """``softmax(z) - onehot(y) = scale * r``: ``r (..., C)`` in the logits' type, ``scale = 1 - p_y`` in float64."""
     z = logits.detach().double()
     true = torch.arange(z.shape[-1], device=z.device) == y.unsqueeze(-1)
     others = z.masked_fill(true, -torch.inf)
@@ -179,13 +186,12 @@ def residual(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return (others.softmax(-1) - true.double()).to(logits.dtype), scale
 
 
-def _total(pairs: list[layers.Norms], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms of the concatenation of several gradients."""
-    zero = like.new_zeros(len(like), dtype=torch.float64)
-    l1, squares = zero, zero
-    for one, two in pairs:
+def _rows(at_x: Tensor, at_w: list[layers.Norms], scale: Tensor) -> Tensor:
+    """The four columns; the weights' gradient is all parameters' gradients in one vector."""
+    l1, squares = torch.zeros_like(scale), torch.zeros_like(scale)
+    for one, two in at_w:
         l1, squares = l1 + one, squares + two**2
-    return l1, squares.sqrt()
+    return torch.stack([*layers.norms(at_x), l1, squares.sqrt()], dim=1) * scale.unsqueeze(1)
 
 
 def _closed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -224,7 +230,7 @@ def _closed(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     (at_x,) = torch.autograd.grad(logits, x, r)
     if fired != sum(calls.values()):
         raise _Refused("the gradient of some layer does not lie on a path from the input")
-    return torch.stack([*layers.norms(at_x), *_total(pairs, x)], dim=1) * scale[:, None]
+    return _rows(at_x, pairs, scale)
 
 
 def _owners(model: nn.Module) -> dict[nn.Parameter, nn.Module]:
@@ -269,9 +275,8 @@ def _vmap(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
     gradient = torch.func.grad(surrogate, argnums=(0, 1), has_aux=True)
     (at_w, at_x), (logits, scale) = torch.func.vmap(gradient, in_dims=(None, 0, 0))(weights, x.clone(), y)
-    _logits(lambda _: logits, x, y)  # type: ignore[arg-type]
-    pairs = [layers.norms(g) for g in at_w.values()]
-    return torch.stack([*layers.norms(at_x), *_total(pairs, x)], dim=1) * scale[:, None]
+    _check(logits, x, y)
+    return _rows(at_x, [layers.norms(g) for g in at_w.values()], scale)
 
 
 def _loop(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -282,8 +287,7 @@ def _loop(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         logits = _logits(model, one, y[i : i + 1])
         r, scale = residual(logits, y[i : i + 1])
         at_x, *at_w = torch.autograd.grad(logits, [one, *weights], r, allow_unused=True, materialize_grads=True)
-        pairs = [layers.norms(g.unsqueeze(0)) for g in at_w]
-        rows.append(torch.stack([*layers.norms(at_x), *_total(pairs, one)], dim=1) * scale[:, None])
+        rows.append(_rows(at_x, [layers.norms(g.unsqueeze(0)) for g in at_w], scale))
     return torch.cat(rows)
 
 

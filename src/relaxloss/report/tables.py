@@ -13,7 +13,7 @@ from relaxloss.measures import FPRS
 from relaxloss.report import words
 from relaxloss.results import Result
 
-MODES = {"adaptive": True, "nonadaptive": False}
+MODES = ("adaptive", "nonadaptive")
 UTILITY = (
     *("top1", "top5", "train_top1", "accuracy_gap", "calibration_error"),
     *("member_loss", "member_loss_variance", "test_loss", "test_loss_variance", "loss_gap"),
@@ -42,22 +42,20 @@ def summary(result: Result) -> pd.DataFrame:
     """
     level = _level(result)
     rows = result.rows[result.rows["measure"].isin([*UTILITY, "auc", *TPRS])]
-    rows = rows[rows["attack"].isin(["", "max", "selected"])].assign(adaptive=[str(v) for v in _adaptive(rows)])
-    keys = ["defense", "settings", "measure", "attack", "adaptive"]
-    groups: dict[Any, pd.DataFrame] = dict(list(rows.groupby(keys, sort=False)))
+    groups = _groups(rows[rows["attack"].isin(["", "max", "selected"])], "measure", "attack")
     lines = []
     for line in _names(result):
         head = line["defense"], line["settings"]
         for name in UTILITY:
-            line |= estimate(name, groups.get((*head, name, "", "None")), level)
-        for mode, adaptive in MODES.items():
+            line |= estimate(name, groups.get((*head, name, "", "")), level)
+        for mode in MODES:
             for measure in ("auc", *TPRS):
-                found = groups.get((*head, measure, "max", str(adaptive)))
+                found = groups.get((*head, measure, "max", mode))
                 line |= estimate(f"{measure}_{mode}", found, level, ABSENT[mode])
-            found = groups.get((*head, "auc", "selected", str(adaptive)))
+            found = groups.get((*head, "auc", "selected", mode))
             absent = ABSENT[mode] if math.isnan(line[f"auc_{mode}"]) else "not measured: too few samples to halve"
             line |= estimate(f"selected_auc_{mode}", found, level, absent)
-            line[f"attack_{mode}"] = _attacks(groups.get((*head, "auc", "max", str(adaptive))))
+            line[f"attack_{mode}"] = _attacks(groups.get((*head, "auc", "max", mode)))
         lines.append(line)
     return pd.DataFrame(_with_changes(lines))
 
@@ -129,8 +127,11 @@ def _attacks(found: pd.DataFrame | None) -> str:
     return " or ".join(dict.fromkeys(notes))
 
 
-def _adaptive(rows: pd.DataFrame) -> list[bool | None]:
-    return [None if pd.isna(value) else bool(value) for value in rows["adaptive"]]
+def _groups(rows: pd.DataFrame, *columns: str) -> dict[Any, pd.DataFrame]:
+    """Rows by (defense, settings, *columns, mode): ``adaptive``, ``nonadaptive``, or empty where it has no meaning."""
+    modes = ["" if pd.isna(value) else "adaptive" if value else "nonadaptive" for value in rows["adaptive"]]
+    grouped = rows.assign(mode=modes).groupby(["defense", "settings", *columns, "mode"], sort=False)
+    return {key: group for key, group in grouped}
 
 
 def _level(result: Result) -> float:
@@ -144,15 +145,13 @@ def attacks_table(result: Result) -> pd.DataFrame:
     """
     rows, level = result.rows, _level(result)
     rows = rows[(rows["measure"] == "auc") & ~rows["attack"].isin(["max", "selected"])]
-    rows = rows.assign(adaptive=[str(v) for v in _adaptive(rows)])
-    keys = ["defense", "settings", "attack", "adaptive"]
-    groups: dict[Any, pd.DataFrame] = dict(list(rows.groupby(keys, sort=False)))
+    groups = _groups(rows, "attack")
     lines = []
     for line in _names(result):
         for attack in rows["attack"].unique():
             item: dict[str, Any] = {name: line[name] for name in ("defense", "settings", "label")} | {"attack": attack}
-            for mode, adaptive in MODES.items():
-                found = groups.get((line["defense"], line["settings"], attack, str(adaptive)))
+            for mode in MODES:
+                found = groups.get((line["defense"], line["settings"], attack, mode))
                 item |= estimate(f"auc_{mode}", found, level, ABSENT[mode])
             lines.append(item)
     return pd.DataFrame(lines)
@@ -167,6 +166,15 @@ def reported(result: Result) -> pd.DataFrame:
         head = {"defense": defense, "settings": settings, "label": lines[defense, settings], "measure": measure}
         found.append(head | {"value": float(group["value"].mean()), "seeds": len(group)})
     return pd.DataFrame(found)
+
+
+def reasons(table: pd.DataFrame) -> list[str]:
+    """Why something in a `summary` was not measured: each reason once, with the quantities that it holds for."""
+    found: dict[str, dict[str, None]] = {}
+    for name in ("top1", "top5", *(f"{measure}_{mode}" for mode in MODES for measure in ("auc", "selected_auc", *TPRS))):
+        for note in table.loc[table[name].isna(), f"{name}_note"]:
+            found.setdefault(str(note).removeprefix("not measured").lstrip(": "), {})[words.quantity(name)] = None
+    return [f"Not measured: {', '.join(names)}" + (f": {why}" if why else "") + "." for why, names in found.items()]
 
 
 def headed_by(table: pd.DataFrame) -> str:
@@ -204,11 +212,18 @@ def headline(table: pd.DataFrame) -> list[str]:
         return [f"Only {_reached(shown.iloc[0], mode)}."]
     sentences = [_against(others.iloc[0], baseline.iloc[0] if len(baseline) else None, mode)]
     if len(others) > 1:
-        kept = others[others["top1"] >= KEEPS * float(baseline["top1"].iloc[0])] if len(baseline) else others
-        pool, among = (kept, "that keep 99 % of the accuracy") if len(kept) and len(baseline) else (others, "compared")
-        if pool[f"auc_{mode}"].notna().any():
+        kept = others[others["top1"] >= KEEPS * float(baseline["top1"].iloc[0])] if len(baseline) else others.iloc[:0]
+        pool, among = (kept, "that keep 99 % of the accuracy") if len(kept) else (others, "compared")
+        pool = pool[pool[f"auc_{mode}"].notna()]
+        if len(pool):
             best = pool.loc[pool[f"auc_{mode}"].idxmin()]
-            sentences.append(f"Of the defenses {among}, the lowest AUC is that of {_reached(best, mode)}.")
+            same = "the same" if best.name == others.index[0] else _reached(best, mode)
+            sentences.append(f"Of all defenses {among}, the one with the lowest AUC is {same}.")
+    if len(table) > len(shown):
+        sentences.append(
+            "Where a defense was run at several settings, these sentences take the one with the lowest AUC among those "
+            "that keep 99 % of the accuracy; it was chosen on the samples that it is shown on."
+        )
     return sentences
 
 

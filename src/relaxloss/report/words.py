@@ -27,7 +27,7 @@ def title(defense: str) -> str:
 
 def fields(settings: str) -> list[tuple[str, str]]:
     """``alpha=1.0,flatten=all`` → its names and values; those of composed defenses one after the other."""
-    pieces = re.split(r"[,+](?=[A-Za-z_]\w*=)", settings.lstrip("+"))
+    pieces = re.split(r"[,+]\s*(?=[A-Za-z_]\w*=)", settings.lstrip("+"))
     return [(name, short(value)) for name, found, value in (piece.partition("=") for piece in pieces) if found]
 
 
@@ -87,6 +87,20 @@ def value(row: Mapping[str, float | str], name: str) -> str:
         if name.startswith(start):
             return write(number)
     return plain(number)
+
+
+NAMES = {"top1": "test accuracy", "top5": "top-5 accuracy", "auc": "AUC", "selected_auc": "AUC of the attack chosen on half"}
+MODES = {"adaptive": "adaptive", "nonadaptive": "non-adaptive"}
+
+
+def quantity(name: str) -> str:
+    """A column of `tables.summary` in words: ``tpr_at_0.01_fpr_adaptive`` → ``adaptive TPR at 1 % FPR``."""
+    measure, _, mode = name.rpartition("_")
+    if mode in MODES:
+        return f"{MODES[mode]} {quantity(measure)}"
+    if name.startswith("tpr_at_"):
+        return f"TPR at {100 * float(name.split('_')[2]):g} % FPR"
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def interval(row: Mapping[str, float | str], name: str) -> str:

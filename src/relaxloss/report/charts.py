@@ -1,0 +1,249 @@
+"""The figures of a result: accuracy against leakage, loss histograms, ROC curves, training history."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from relaxloss.report import tables, words
+from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape
+from relaxloss.results import Result
+
+MODES = {"adaptive": "adaptive attacks", "nonadaptive": "non-adaptive attacks"}
+GROUPS = {"member": "members", "test": "test samples"}
+
+
+def figures(result: Result, table: pd.DataFrame | None = None) -> list[Figure]:
+    """All figures for which there is data; `table` is `tables.summary` of the result, if it is there already."""
+    lines = tables.summary(result) if table is None else table
+    drawn = (each(result, lines) for each in (tradeoff, losses, roc, history))
+    return [figure for figure in drawn if figure is not None]
+
+
+def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
+    """Test accuracy against the strongest attack's AUC: a curve per defense, a point per setting, a panel per mode."""
+    points: Records = []
+    for defense, group in table.groupby("defense", sort=False):
+        for order, line in enumerate(_lines(in_sweep_order(group))):
+            for mode, panel in MODES.items():
+                if math.isfinite(line[f"auc_{mode}"]):
+                    point = {"defense": words.title(str(defense)), "order": order, "mode": panel}
+                    point |= {f"auc{end}": line[f"auc_{mode}{end}"] for end in ("", "_low", "_high")}
+                    point |= {f"accuracy{end}": 100 * line[f"top1{end}"] for end in ("", "_low", "_high")}
+                    points.append(point | {"label": ", ".join(value for _, value in words.fields(line["label"]))})
+    if not points:
+        return None
+    panels = [panel for panel in MODES.values() if any(point["mode"] == panel for point in points)]
+    lowest = min(point[name] for point in points for name in ("auc", "auc_low") if math.isfinite(point[name]))
+    scale = alt.Scale(domain=[min(lowest, 0.48) - 0.01, 1.01], nice=False, zero=False)
+    axis = alt.Axis(values=[tenth / 10 for tenth in range(11)], format=".1f")
+    base = alt.Chart().encode(
+        x=alt.X("auc:Q", title="AUC of the strongest attack", scale=scale, axis=axis),
+        y=alt.Y("accuracy:Q", title="test accuracy (%)", scale=alt.Scale(zero=False, padding=12)),
+        color=colour(table["defense"], symbolOpacity=1, symbolStrokeWidth=0),
+    )
+    layers = [_guessing("guess", x=alt.X("x:Q", scale=scale, axis=axis))]
+    barred = int(table["seeds"].max()) > 1 or len(table) <= 8
+    if barred:
+        layers.append(base.mark_rule(opacity=0.5).encode(x="auc_low:Q", x2="auc_high:Q"))
+        layers.append(base.mark_rule(opacity=0.5).encode(y="accuracy_low:Q", y2="accuracy_high:Q"))
+    layers.append(base.mark_line(strokeWidth=1.5, opacity=0.75).encode(order="order:Q"))
+    layers.append(base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape(table["defense"])))
+    own = table.loc[table["defense"] == "relaxloss", "label"]
+    if len(own) > 1:
+        texts = base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(text="label:N")
+        layers.append(texts.transform_filter(alt.FieldEqualPredicate(field="defense", equal=words.title("relaxloss"))))
+    spec = finished(_facet(layers, "points", panels, 320), points=points, guess=[{"x": 0.5}])
+    varying = ", ".join(dict.fromkeys(name for label in own for name, _ in words.fields(label)))
+    caption = (
+        f"Test accuracy against the AUC of the strongest attack, for {_count(len(table), 'setting')} of "
+        f"{_count(table['defense'].nunique(), 'method')}. Further up is more useful, further left is more private; "
+        "0.5 (dashed) is guessing."
+        + (f" Numbers beside RelaxLoss: {varying}." if len(own) > 1 else "")
+        + (f" Bars: {'; '.join(dict.fromkeys(table['interval']))}." if barred else "")
+        + _samples(result, "asked", "tested")
+    )
+    return Figure("tradeoff", spec, caption)
+
+
+def in_sweep_order(group: pd.DataFrame) -> pd.DataFrame:
+    """The settings of one defense along its sweep: by the one number that varies, else as they were listed."""
+    read = [dict(words.fields(label)) for label in group["label"]]
+    try:
+        (name,) = {name for each in read for name in each}
+        numbers = [float(each[name]) for each in read]
+    except (ValueError, KeyError):
+        return group
+    return group.iloc[sorted(range(len(numbers)), key=numbers.__getitem__)]
+
+
+def losses(result: Result, table: pd.DataFrame) -> Figure | None:
+    """Histograms of the losses of members and test samples, a panel per defense."""
+    if not len(result.histograms):
+        return None
+    bins, means = _bins(result, table)
+    top = max((item["right"] for item in bins if item["share"] > 0), default=1.0)
+    bins = [item for item in bins if item["left"] < top]
+    scale = alt.Scale(domain=list(GROUPS.values()), range=[MEMBERS, TESTS])
+    legend = alt.Legend(title=None, orient="top", symbolOpacity=0.8)
+    base = alt.Chart().encode(color=alt.Color("membership:N", scale=scale, legend=legend))
+    x_scale = alt.Scale(domain=[0, top], nice=False)
+    bars = base.mark_bar(opacity=0.55, binSpacing=0).encode(
+        x=alt.X("left:Q", bin=alt.BinParams(binned=True), title="loss (nats)", scale=x_scale),
+        x2="right:Q",
+        y=alt.Y("share:Q", stack=None, title="share (%)", axis=alt.Axis(tickCount=4)),
+    )
+    rules = base.mark_rule(strokeWidth=1.5, strokeDash=[4, 3]).encode(x="mean:Q").properties(data=alt.NamedData("means"))
+    drawn = []
+    for panel in dict.fromkeys(item["panel"] for item in bins):
+        here = alt.FieldEqualPredicate(field="panel", equal=panel)
+        both = alt.layer(bars.transform_filter(here), rules.transform_filter(here), data=alt.NamedData("bins"))
+        drawn.append(both.properties(width=WIDTH / 2, height=110, title=panel))
+    chart = alt.concat(*drawn, columns=2, bounds="flush", spacing={"row": 76, "column": 56}).resolve_scale(y="independent")
+    caption = (
+        "Losses of members and of test samples; dashed: their means. The more the two shapes overlap, the less a loss "
+        "tells an attacker. The last bin holds what lies beyond it; each panel has its own vertical scale."
+        + _samples(result, "trained", "tested")
+    )
+    return Figure("losses", finished(chart, bins=bins, means=means), caption)
+
+
+def _bins(result: Result, table: pd.DataFrame) -> tuple[Records, Records]:
+    """The bins' shares (the mean over seeds), and the means of the losses, as far as they lie on the axis."""
+    bins: Records = []
+    means: Records = []
+    for line in _lines(tables.representatives(table)):
+        found = _of(result.histograms, line)
+        grouped = found.groupby(["membership", "left", "right"], sort=False, as_index=False)["share"].mean()
+        for item in grouped.to_dict("records"):
+            known = {"panel": panel_name(line), "membership": GROUPS[item["membership"]], "share": 100 * item["share"]}
+            bins.append({"left": item["left"], "right": item["right"]} | known)
+        for group, name in GROUPS.items():
+            if line[f"{group}_loss"] <= found["right"].max():
+                means.append({"panel": panel_name(line), "membership": name, "mean": line[f"{group}_loss"]})
+    return bins, means
+
+
+def roc(result: Result, table: pd.DataFrame) -> Figure | None:
+    """ROC curves of each defense's strongest attack on logarithmic axes, first seed, a panel per mode."""
+    if not len(result.roc):
+        return None
+    shown = tables.representatives(table)
+    first = result.roc["seed"].iloc[0]
+    points: Records = []
+    for line in _lines(shown):
+        found = _of(result.roc[(result.roc["seed"] == first) & (result.roc["tpr"] > 0)], line)
+        for adaptive, fpr, tpr in zip(found["adaptive"], found["fpr"], found["tpr"], strict=True):
+            panel = MODES["adaptive" if adaptive else "nonadaptive"]
+            points.append({"defense": words.title(line["defense"]), "mode": panel, "fpr": float(fpr), "tpr": float(tpr)})
+    if not points:
+        return None
+    panels = [panel for panel in MODES.values() if any(point["mode"] == panel for point in points)]
+    low = min(point["fpr"] for point in points)
+    scale = alt.Scale(type="log", domain=[low, 1], nice=False)
+    axis = alt.Axis(format="~%", values=powers(low, 1))
+    x = alt.X("fpr:Q", title="false-positive rate", scale=scale, axis=axis)
+    y = alt.Y("tpr:Q", title="true-positive rate", scale=scale, axis=axis)
+    curve = alt.Chart().mark_line(strokeWidth=1.8, interpolate="step-after", clip=True)
+    curve = curve.encode(x=x, y=y, color=colour(shown["defense"]))
+    guess = _guessing("guess", x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
+    chart = _facet([guess, curve], "points", panels, 320)
+    caption = (
+        f"ROC curves of the strongest attack on {_named(shown)}, on logarithmic axes: the left end shows how many "
+        f"members are found with hardly a false accusation. Dashed: guessing. Shown is seed {first}."
+        + _samples(result, "asked")
+    )
+    return Figure("roc", finished(chart, points=points, guess=[{"x": low}, {"x": 1.0}]), caption)
+
+
+def history(result: Result, table: pd.DataFrame) -> Figure | None:
+    """Mean and variance of the loss of members and test samples by epoch, first seed and first target."""
+    if not len(result.history):
+        return None
+    shown = tables.representatives(table)
+    first = result.history["seed"].iloc[0]
+    points: Records = []
+    for line in _lines(shown):
+        found = _of(result.history[result.history["seed"] == first], line).drop_duplicates("epoch", keep="last")
+        for which, group in (("train", "members"), ("test", "test samples")):
+            for measure in ("loss", "loss_variance"):
+                if f"{which}_{measure}" in found:
+                    head = {"defense": words.title(line["defense"]), "group": group, "measure": measure}
+                    values = found[f"{which}_{measure}"]
+                    known = (values > 0) & (values < math.inf)
+                    pairs = zip(found["epoch"][known], values[known], strict=True)
+                    points += [head | {"epoch": int(epoch), "value": float(value)} for epoch, value in pairs]
+    if not points:
+        return None
+    dash_scale = alt.Scale(domain=list(GROUPS.values()), range=[[1, 0], [4, 3]])
+    base = alt.Chart(alt.NamedData("points")).mark_line(strokeWidth=1.5).encode(
+        x=alt.X("epoch:Q", title="epoch", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6)),
+        color=colour(shown["defense"]),
+        strokeDash=alt.StrokeDash("group:N", scale=dash_scale, legend=alt.Legend(title=None)),
+    )  # fmt: skip
+    variances = [item["value"] for item in points if item["measure"] == "loss_variance"] or [1.0]
+    ticks = powers(min(variances) / 10, max(variances) * 10)
+    axes = {
+        "loss": alt.Y("value:Q", title="mean loss (nats)"),
+        "loss_variance": alt.Y("value:Q", title="variance of the loss", scale=alt.Scale(type="log"),
+                               axis=alt.Axis(values=ticks, format="~g")),
+    }  # fmt: skip
+    drawn = [
+        base.encode(y=y)
+        .transform_filter(alt.FieldEqualPredicate(field="measure", equal=measure))
+        .properties(width=WIDTH / 2, height=260)
+        for measure, y in axes.items()
+    ]
+    caption = (
+        f"Mean and variance of the loss in the training of {_named(shown)}: of members, as they are trained on, and of "
+        f"test samples. Shown is the first target of seed {first}; the variance is on a logarithmic axis."
+    )
+    return Figure("history", finished(alt.hconcat(*drawn, spacing=30), points=points), caption)
+
+
+def panel_name(line: dict[str, Any]) -> str:
+    """A defense with its short settings."""
+    return words.title(line["defense"]) + (f" ({line['label']})" if line["label"] else "")
+
+
+def _named(shown: pd.DataFrame) -> str:
+    return "; ".join(panel_name(line) for line in _lines(shown))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _lines(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): item for name, item in line.items()} for line in table.to_dict("records")]
+
+
+def _of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:
+    return frame[(frame["defense"] == line["defense"]) & (frame["settings"] == line["settings"])]
+
+
+def _samples(result: Result, *which: str) -> str:
+    """How many samples and seeds a figure rests on."""
+    rows = result.rows
+    places = {
+        "asked": (rows["measure"] == "auc") & (rows["attack"] == "max"),
+        "tested": rows["measure"] == "top1",
+        "trained": rows["measure"] == "train_top1",
+    }
+    names = {"asked": "asked samples", "tested": "test samples", "trained": "members"}
+    counts = [f"{int(rows.loc[places[each], 'n'].iloc[0]):,} {names[each]}" for each in which if places[each].any()]
+    return f" n = {', '.join(counts)} in each of {_count(rows['seed'].nunique(), 'seed')}."
+
+
+def _guessing(data: str, **encoding: Any) -> Any:
+    chart = alt.Chart(alt.NamedData(data))
+    mark = chart.mark_line if "y" in encoding else chart.mark_rule
+    return mark(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6).encode(**encoding)
+
+
+def _facet(layers: list[Any], data: str, panels: list[str], height: int) -> Any:
+    layered = alt.layer(*layers, data=alt.NamedData(data)).properties(width=WIDTH / len(panels), height=height)
+    return layered.facet(column=alt.Column("mode:N", title=None, sort=panels), spacing=24)

@@ -1,0 +1,114 @@
+"""The page: one HTML file with everything in it, to be read, mailed and printed."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+import pandas as pd
+import tomli_w
+
+from relaxloss.report import charts, drawing, tables, words
+from relaxloss.report.drawing import Figure
+from relaxloss.report.tables import TPRS
+from relaxloss.results import Result
+from relaxloss.store import write_atomically
+
+NAME = "report.html"
+MODES = {"adaptive": "adaptive", "nonadaptive": "non-adaptive"}
+FRONT = (
+    *("top1", "delta_top1", "top5", "delta_top5", "auc_adaptive", "delta_auc_adaptive"),
+    *("auc_nonadaptive", "delta_auc_nonadaptive"),
+)
+LEAKAGE = tuple(f"{name}_{mode}" for mode in MODES for name in ("selected_auc", *TPRS))
+TRAINING = ("train_top1", "member_loss", "member_loss_variance", "test_loss", "test_loss_variance", "calibration_error")
+
+
+def write(result: Result, out: Path | str) -> Path:
+    """Write ``report.html`` under `out`, and return its path."""
+    table = tables.summary(result)
+    path = Path(out) / NAME
+    write_atomically(path, html(result, table, [(each, drawing.svg(each)) for each in charts.figures(result, table)]))
+    return path
+
+
+def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -> str:
+    """The page's text, from the result, its `tables.summary`, and its figures with their SVG."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("relaxloss.report", ""), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    hues = drawing.colours(table["defense"])
+    lines = [line | {"hue": hues[line["defense"]], "title": words.title(line["defense"])} for line in _records(table)]
+    rows = result.rows
+    return environment.get_template("page.html.j2").render(
+        dataset=rows["dataset"].iloc[0],
+        model=rows["model"].iloc[0],
+        game=rows["game"].iloc[0],
+        facts=result.facts,
+        headline=tables.headline(table),
+        intervals=list(dict.fromkeys(table["interval"])),
+        lines=lines,
+        front=FRONT,
+        leakage=LEAKAGE,
+        training=TRAINING,
+        reasons=tables.reasons(table),
+        attacks=_attack_grid(tables.attacks_table(result)),
+        reported=_records(tables.reported(result)),
+        figures=[(figure, markupsafe.Markup(embedded(text, figure.name))) for figure, text in drawn],
+        flags=getattr(result, "flags", ()) or (),
+        failures=result.failures,
+        settings=settings(result),
+        duration=words.duration(float(result.facts.get("seconds", 0))),
+        seeds=rows["seed"].nunique(),
+        value=words.value,
+        interval=words.interval,
+        title=words.title,
+        ink=drawing.INK,
+        rule=drawing.RULE,
+        paper=drawing.PAPER,
+        none_hue=drawing.COLOURS[words.NONE],
+    )
+
+
+def settings(result: Result) -> str:
+    """The experiment with all its fields, as TOML; what is None is left out, for TOML cannot say it."""
+    return tomli_w.dumps(_without_none(result.facts.get("experiment", {})))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def embedded(svg: str, name: str) -> str:
+    """SVG to stand inside a page: ids of its own, no XML head, the name as its accessible label."""
+    svg = svg[svg.index("<svg") :]
+    for identifier in dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)):
+        svg = svg.replace(f'id="{identifier}"', f'id="{name}-{identifier}"')
+        svg = svg.replace(f"url(#{identifier})", f"url(#{name}-{identifier})")
+        svg = svg.replace(f'href="#{identifier}"', f'href="#{name}-{identifier}"')
+    return svg.replace("<svg", f'<svg role="img" aria-labelledby="caption-{name}"', 1)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): item for name, item in line.items()} for line in table.to_dict("records")]
+
+
+def _attack_grid(table: pd.DataFrame) -> dict[str, Any]:
+    """Attacks as columns, defenses as rows, each cell the quantities of one line of `tables.attacks_table`."""
+    names = list(table["attack"].drop_duplicates())
+    rows = []
+    for (defense, _), group in table.groupby(["defense", "settings"], sort=False):
+        cells = {line["attack"]: line for line in _records(group)}
+        worst = {
+            mode: max(names, key=lambda name: -1 if math.isnan(cells[name][f"auc_{mode}"]) else cells[name][f"auc_{mode}"])
+            for mode in MODES
+        }  # fmt: skip
+        rows.append({"defense": defense, "label": group["label"].iloc[0], "cells": cells, "worst": worst})
+    return {"names": names, "rows": rows}

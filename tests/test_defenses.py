@@ -1,0 +1,263 @@
+"""The conformance suite: what every registered defense must do. A new method is picked up without an edit here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from relaxloss import data, jobs, training
+from relaxloss.defenses import NONE, Defense, NoDefense, defenses, parse
+from relaxloss.errors import UserError
+from relaxloss.specs import content_key, plain
+from relaxloss.store import pack_weights, unpack_weights
+from relaxloss.task import Recipe, Task
+from relaxloss.training import Fit, Progress, Session
+
+CLASSES = list(defenses)
+SUBJECTS = [cls(**cls.active) for cls in CLASSES]  # each where it acts
+TRAINERS = list(dict.fromkeys(subject.trainer for subject in SUBJECTS))
+each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
+each = pytest.mark.parametrize("defense", SUBJECTS, ids=str)
+each_trainer = pytest.mark.parametrize("trainer", TRAINERS, ids=str)
+
+
+@functools.cache
+def task(seed: int = 0, *, reference: bool = True) -> Task:
+    digits = data.load("digits")
+    recipe = Recipe(model="mlp:hidden=32", epochs=4, milestones=(3,), batch_size=64)
+    others = np.arange(200, 400) if reference else None
+    return Task.of(digits, np.arange(200), reference=others, recipe=recipe, seed=seed)
+
+
+@functools.cache
+def trained(trainer: Defense, seed: int = 0) -> Fit:
+    return trainer.fit(task(seed), Session())
+
+
+@functools.cache
+def released(defense: Defense) -> nn.Module:
+    fit = trained(defense.trainer)
+    state = fit.network.state_dict() if defense.snapshot is None else fit.snapshots[defense.snapshot]
+    return defense.release(jobs.network_of(defense, task(), state), task()).eval()
+
+
+def queries() -> torch.Tensor:
+    return torch.from_numpy(data.load("digits").x[:300])
+
+
+@torch.no_grad()
+def outputs(defense: Defense) -> torch.Tensor:
+    return released(defense)(queries())
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@each_class
+def test_every_form_of_a_spec_is_the_same_spec(cls: type[Defense]) -> None:
+    names = {known.__name__: known for known in CLASSES}
+    settings = [{}, cls.active, cls.neutral or {}, *cls.sweep]
+    for defense in (cls(**setting) for setting in settings):
+        key = content_key("test", 1, defense=defense)
+        for other in (parse(str(defense)), eval(repr(defense), names), parse(plain(defense)), parse(defense)):
+            assert other == defense
+            assert content_key("test", 1, defense=other) == key
+
+
+@each_class
+def test_a_sweep_is_a_curve(cls: type[Defense]) -> None:
+    points = [cls(**setting) for setting in cls.sweep]
+    assert len(points) >= 4 or cls is NoDefense
+    assert len(set(points)) == len(points)
+    assert cls.about
+
+
+@each_class
+def test_bad_settings_are_the_users_error(cls: type[Defense]) -> None:
+    for field in dataclasses.fields(cls):
+        with pytest.raises(UserError, match=field.name):
+            cls(**{field.name: object()})
+        if isinstance(getattr(cls(), field.name), float | int) and not isinstance(getattr(cls(), field.name), bool):
+            with pytest.raises(UserError, match=field.name):
+                cls(**{field.name: -1})
+    with pytest.raises(UserError, match="nonsense"):
+        parse(f"{cls.name}:nonsense=1")
+
+
+@each_trainer
+def test_same_seed_same_weights_and_nothing_else_is_touched(trainer: Defense) -> None:
+    inputs = task().members.x.clone(), task().members.y.clone(), task().reference.x.clone()
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 - the global stream is what is tested
+    random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    again = trainer.fit(task(), Session())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+    assert random.getstate() == before[2]
+    after = task().members.x, task().members.y, task().reference.x
+    assert all(torch.equal(one, other) for one, other in zip(inputs, after, strict=True))
+    first = trained(trainer)
+    assert same(first.network.state_dict(), again.network.state_dict())
+    assert first.history == again.history
+    assert first.facts == again.facts
+
+
+@each_trainer
+def test_another_seed_gives_other_weights(trainer: Defense) -> None:
+    assert not same(trained(trainer).network.state_dict(), trained(trainer, 1).network.state_dict())
+
+
+@each
+def test_release_draws_from_no_global_stream_and_repeats_itself(defense: Defense) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    network = jobs.network_of(defense, task(), trained(defense.trainer).network.state_dict())
+    with torch.no_grad():
+        again = defense.release(network, task()).eval()(queries())
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+    assert random.getstate() == before[2]
+    if not defense.randomised and defense.snapshot is None:
+        assert torch.equal(again, outputs(defense))
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls.neutral is not None], ids=lambda cls: cls.name)
+def test_neutral_settings_equal_no_defense_bit_for_bit(cls: type[Defense]) -> None:
+    neutral = cls(**cls.neutral)  # type: ignore[arg-type]
+    assert same(trained(neutral.trainer).network.state_dict(), trained(NONE).network.state_dict())
+    assert torch.equal(outputs(neutral), outputs(NONE))
+
+
+@pytest.mark.parametrize("defense", [d for d in SUBJECTS if d != NONE], ids=str)
+def test_active_settings_act(defense: Defense) -> None:
+    ours, plainly = (outputs(d).double().softmax(1) for d in (defense, NONE))
+    assert (ours - plainly).abs().sum(1).mean() > 0.01  # total variation is half of it
+
+
+@each
+def test_release_is_a_probability_of_each_class_whatever_the_batches(defense: Defense) -> None:
+    whole = outputs(defense)
+    assert whole.shape == (300, 10)
+    assert whole.dtype == torch.float32
+    assert not whole.isnan().any()
+    assert (whole < torch.inf).all()
+    torch.testing.assert_close(whole.double().softmax(1).sum(1), torch.ones(300, dtype=torch.float64))
+    with torch.no_grad():
+        parts = torch.cat([released(defense)(part) for part in queries().split([1, 99, 200])])
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
+
+
+@each_trainer
+def test_resumed_training_is_bit_for_bit_the_same(trainer: Defense, tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    told: list[Progress] = []
+    trainer.fit(task(), Session(tell=told.append))
+    whole = len(told)
+    assert whole >= 2
+
+    def interrupt(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == whole // 2 + 1:
+            raise Interrupted
+
+    told.clear()
+    with pytest.raises(Interrupted):
+        trainer.fit(task(), Session(tmp_path, every=0, tell=interrupt))
+    told.clear()
+    resumed = trainer.fit(task(), Session(tmp_path, every=0, tell=told.append))
+    assert len(told) == whole - whole // 2  # the checkpoint was used
+    straight = trained(trainer)
+    assert same(resumed.network.state_dict(), straight.network.state_dict())
+    assert resumed.history == straight.history
+    assert resumed.facts == straight.facts
+    assert resumed.snapshots.keys() == straight.snapshots.keys()
+    assert all(same(resumed.snapshots[epoch], straight.snapshots[epoch]) for epoch in straight.snapshots)
+
+
+@each
+def test_saved_and_loaded_gives_the_same_outputs(defense: Defense) -> None:
+    fit, release = trained(defense.trainer), released(defense)
+    state = fit.network.state_dict() if defense.snapshot is None else fit.snapshots[defense.snapshot]
+    network = jobs.network_of(defense, task(1), unpack_weights(pack_weights(state)))  # another seed: all is stored
+    shell = defense.release(network, None).eval()
+    shell.load_state_dict(unpack_weights(pack_weights(release.state_dict())))
+    with torch.no_grad():
+        assert torch.equal(shell(queries()), outputs(defense))
+
+
+@each_trainer
+def test_history_is_finite(trainer: Defense) -> None:
+    history = trained(trainer).history
+    assert history
+    for row in history:
+        assert np.isfinite(row["train_loss"])
+        assert 0 <= row["train_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("defense", [d for d in SUBJECTS if d.needs_reference()], ids=str)
+def test_a_missing_reference_set_is_the_users_error(defense: Defense) -> None:
+    alone = task(reference=False)
+    with pytest.raises(UserError, match="reference"):
+        defense.release(defense.trainer.fit(alone, Session()).network.eval(), alone)
+
+
+def test_early_stopping_is_a_run_that_stopped() -> None:
+    """Every epoch, whether a snapshot of the shared training or a training of its own, against a shorter recipe."""
+    long = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, epochs=12))
+    shared = parse("early_stopping:epoch=5").trainer
+    assert shared == parse("early_stopping:epoch=10").trainer == parse("early_stopping:epoch=none")
+    kept = shared.fit(long, Session()).snapshots
+    for epoch in (5, 7, 10, 12):
+        defense = parse(f"early_stopping:epoch={epoch}")
+        ours = kept[epoch] if defense.snapshot else defense.fit(long, Session()).network.state_dict()
+        short = dataclasses.replace(long, recipe=dataclasses.replace(long.recipe, epochs=epoch))
+        assert same(ours, training.fit(NONE, short).network.state_dict())
+    assert same(kept[100], kept[250])  # past the end: no stop
+    assert same(kept[100], training.fit(NONE, long).network.state_dict())
+
+
+def test_dropout_finds_the_last_layer_of_any_network_and_leaves_its_weights() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 3)), nn.Identity())
+    weight = net[1][1].weight  # type: ignore[index]
+    built = parse("dropout:rate=0.8").build(net)
+    assert [type(m) for m in built.modules() if not list(m.children())] == [
+        nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.Identity,
+    ]  # fmt: skip
+    assert built[1][1][1].weight is weight  # type: ignore[index]
+    seen = built[1][1][0](torch.ones(20_000))  # type: ignore[index]
+    assert (seen == 0).float().mean().item() == pytest.approx(0.8, abs=0.01)
+    assert seen.max().item() == pytest.approx(5.0)
+    assert isinstance(parse("dropout").build(nn.Linear(4, 3)), nn.Sequential)
+    with pytest.raises(UserError, match="Linear"):
+        parse("dropout").build(nn.Conv2d(3, 3, 1))
+
+
+def test_confidence_penalty_raises_entropy_and_flooding_the_loss() -> None:
+    """Their effects, as numbers, after enough epochs to fit the members."""
+    longer = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, epochs=40, milestones=(30,)))
+    facts = {}
+    for spec in ("none", "confidence_penalty:beta=1", "flooding:level=1", "flooding:level=1,per_sample=true", "crl"):
+        defense = parse(spec)
+        logits = training.predict(defense.fit(longer, Session()).network, longer.members.x).double()
+        log_p = logits.log_softmax(1)
+        losses = nn.functional.cross_entropy(logits, longer.members.y, reduction="none")
+        facts[spec] = losses.mean().item(), losses.var().item(), -(log_p.exp() * log_p).sum(1).mean().item()
+    assert facts["none"][0] < 0.02
+    assert facts["confidence_penalty:beta=1"][2] > facts["none"][2] + 0.5
+    assert facts["flooding:level=1"][0] == pytest.approx(1, abs=0.3)
+    assert facts["flooding:level=1,per_sample=true"][0] == pytest.approx(1, abs=0.3)
+    assert facts["flooding:level=1"][1] > 10 * facts["none"][1]
+    assert facts["crl"][0] > 10 * facts["none"][0]

@@ -1,0 +1,214 @@
+"""The experiment: stages glued together, cached by content, killed and resumed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from relaxloss.data import Dataset
+from relaxloss.engine import Engine
+from relaxloss.errors import UserError
+from relaxloss.experiment import Quiet, run
+from relaxloss.plan import Experiment, Plan
+from relaxloss.results import COLUMNS
+from relaxloss.store import Store
+from relaxloss.task import Recipe
+
+TINY = Recipe(model="mlp:hidden=32", epochs=30, milestones=(20,), batch_size=32)
+ATTACKS = ("loss", "entropy", "neural:epochs=5")
+SPEC = Experiment("blobs", defenses=("none", "relaxloss:alpha=0.8"), attacks=ATTACKS, recipe=TINY)  # type: ignore[arg-type]
+
+
+class Counter(Quiet):
+    """Counts the jobs that really ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def done(self, key: str, seconds: float) -> None:
+        self.ran.append(key)
+
+
+def pick(rows: pd.DataFrame, **where: object) -> pd.Series:
+    for column, value in where.items():
+        rows = rows[rows[column].isna() if value is None else rows[column] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+@pytest.fixture(scope="module")
+def done(blobs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    out = tmp_path_factory.mktemp("run")
+    return out, run(SPEC, out, data=blobs, engine=Engine("inprocess")).rows
+
+
+def test_rows_are_tidy_and_both_shadow_modes_stand_side_by_side(done: tuple[Path, pd.DataFrame]) -> None:
+    rows = done[1]
+    assert tuple(rows.columns) == COLUMNS
+    none = pick(rows, defense="none", measure="auc", attack="loss", adaptive=True)
+    same = pick(rows, defense="none", measure="auc", attack="loss", adaptive=False)
+    assert none["value"] == same["value"]  # a plain threshold attack's AUC needs no shadow
+    relaxed = pick(rows, defense="relaxloss", measure="auc", attack="loss", adaptive=True)
+    assert none["low"] < none["value"] < none["high"]
+    assert relaxed["value"] < none["value"]
+    assert relaxed["settings"] == "alpha=0.8,flatten=all,upper=1.0"
+    fpr = pick(rows, defense="none", measure="tpr_at_0.001_fpr", attack="loss", adaptive=True)
+    assert np.isnan(fpr["value"])
+    assert "60 non-members give 0.1 false positives, fewer than 10" in fpr["note"]
+    top = pick(rows, defense="none", measure="auc", attack="max", adaptive=True)
+    assert top["value"] == rows[(rows.measure == "auc") & (rows.defense == "none") & (rows.adaptive == True)][  # noqa: E712
+        "value"
+    ].iloc[:3].max()
+
+
+def test_utility_rows_equal_a_computation_by_hand(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
+    out, rows = done
+    plan = Plan(SPEC, blobs, blobs)
+    design = plan.designs[0]
+    from relaxloss.store import unpack_arrays
+
+    key = plan.signal_keys(SPEC.defenses[0], 0, 0)["plain"]
+    files = Store(out / "store").get("signals", key)
+    assert files is not None
+    logits = unpack_arrays(files["arrays.npz"])["logits"].astype(np.float64)
+    test = np.setdiff1d(design.asked, design.members(0))
+    assert pick(rows, defense="none", measure="top1", adaptive=None)["value"] == pytest.approx(
+        (logits[test].argmax(1) == blobs.y[test]).mean()
+    )
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(300), blobs.y]
+    members = design.members(0)
+    assert pick(rows, defense="none", measure="member_loss", adaptive=None)["value"] == pytest.approx(
+        losses[members].mean(), rel=1e-9
+    )
+    auc = pick(rows, defense="none", measure="auc", attack="loss", adaptive=True)["value"]
+    pairs = losses[members][:, None] - losses[test][None]
+    assert auc == pytest.approx(((pairs < 0) + 0.5 * (pairs == 0)).mean())
+
+
+def test_a_second_run_does_nothing_and_says_the_same(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
+    watch = Counter()
+    again = run(SPEC, done[0], data=blobs, watch=watch)
+    assert watch.ran == []
+    pd.testing.assert_frame_equal(again.rows, done[1])
+
+
+def test_processes_give_the_same_table_to_the_last_digit(
+    done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path
+) -> None:
+    other = run(SPEC, tmp_path, data=blobs, engine=Engine("processes", 2))
+    pd.testing.assert_frame_equal(other.rows, done[1], check_exact=True)
+
+
+def test_a_new_attack_or_defense_repeats_nothing_else(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
+    watch = Counter()
+    more = replace(SPEC, attacks=(*SPEC.attacks, "confidence"))  # type: ignore[arg-type]
+    run(more, done[0], data=blobs, watch=watch)
+    assert sorted(watch.ran) == ["0", "1", "2", "3"], "scores only: four jobs, no training"
+    watch = Counter()
+    run(replace(SPEC, defenses=("none", "relaxloss:alpha=0.3")), done[0], data=blobs, watch=watch)  # type: ignore[arg-type]
+    assert len([key for key in watch.ran if len(key) > 3]) == 2, "target and shadow of the new setting only"
+
+
+def test_every_part_of_the_specification_is_in_the_key(blobs: Dataset) -> None:
+    base = Plan(SPEC, blobs, blobs).train_key(SPEC.defenses[1], 0, 0)
+    changed = Dataset("blobs", blobs.x + 1, blobs.y, 4, "")
+    others = [
+        Plan(replace(SPEC, recipe=replace(TINY, epochs=31)), blobs, blobs).train_key(SPEC.defenses[1], 0, 0),
+        Plan(replace(SPEC, seeds=(1,)), blobs, blobs).train_key(SPEC.defenses[1], 1, 0),
+        Plan(SPEC, blobs, blobs).train_key(SPEC.defenses[1], 0, 1),
+        Plan(SPEC, blobs, blobs).train_key(SPEC.defenses[0], 0, 0),
+        Plan(SPEC, changed, changed).train_key(SPEC.defenses[1], 0, 0),
+    ]
+    assert len({base, *others}) == 6
+    same = Plan(replace(SPEC, shadows="same", attacks=("loss",)), blobs, blobs)  # type: ignore[arg-type]
+    assert same.train_key(SPEC.defenses[1], 0, 0) == base, "attacks and shadow modes are no part of a training"
+
+
+def test_random_halves_make_every_model_a_target(blobs: Dataset, tmp_path: Path) -> None:
+    spec = replace(SPEC, game="random_halves:models=4", attacks=("loss",), recipe=replace(TINY, epochs=15))  # type: ignore[arg-type]
+    rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
+    asked = Plan(spec, blobs, blobs).designs[0].asked
+    assert pick(rows, defense="none", measure="auc", attack="loss", adaptive=True)["n"] == 4 * len(asked)
+
+
+def test_mislabelled_canaries_are_found(blobs: Dataset, tmp_path: Path) -> None:
+    spec = replace(
+        SPEC, game="random_halves:models=6,canaries=30,canary_kind=mislabelled", attacks=("loss",), defenses=("none",)
+    )  # type: ignore[arg-type]
+    rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
+    canaries = pick(rows, measure="auc", attack="loss", adaptive=True)["value"]
+    assert canaries > 0.8, "a wrong label that was trained on has a far lower loss than one that was not"
+
+
+def test_failures_of_the_user_are_collected_and_the_rest_is_kept(blobs: Dataset, tmp_path: Path) -> None:
+    spec = replace(SPEC, recipe=replace(TINY, lr=1e30), defenses=("none",))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"none seed 0 model 0.*diverged"):
+        run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+
+
+def test_bad_experiments_are_explained() -> None:
+    for change, said in (
+        ({"defenses": ()}, "defenses is empty"),
+        ({"defenses": ("none", "none")}, "none stands twice"),
+        ({"shadows": "some"}, "shadows"),
+        ({"attacks": ("los",)}, "did you mean 'loss'"),
+        ({"level": 2}, "level"),
+    ):
+        with pytest.raises(UserError, match=said):
+            replace(SPEC, **change)
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from relaxloss.engine import Engine
+sys.path.insert(0, {tests!r})
+import test_experiment as t
+from relaxloss.data import Dataset
+d = np.load({data!r})
+t.run(t.SPEC, {out!r}, data=Dataset("blobs", d["x"], d["y"], 4, ""), engine=Engine("processes", 2))
+"""
+
+
+def kill_and_rerun(blobs: Dataset, folder: Path, times: int, rng: random.Random) -> tuple[pd.DataFrame, int]:
+    """Start the run in a process of its own, kill it at random moments, and finish it here."""
+    np.savez(folder / "blobs.npz", x=blobs.x, y=blobs.y)
+    code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(folder / "blobs.npz"), out=str(folder / "run"))
+    kills = 0
+    for _ in range(times):
+        process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], start_new_session=True)
+        time.sleep(rng.uniform(2.0, 9.0))
+        if process.poll() is None:
+            kills += 1
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for entry in Store(folder / "run" / "store").entries(verify=True):
+            assert entry.sound, entry
+    return run(SPEC, folder / "run", data=blobs, engine=Engine("inprocess")).rows, kills
+
+
+def test_kill_minus_nine_and_rerun(done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path) -> None:
+    rows, kills = kill_and_rerun(blobs, tmp_path, 2, random.Random(0))
+    pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
+    assert not list((tmp_path / "run" / "store").glob("scratch/*"))
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_ten_times(done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path) -> None:
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        rows, _ = kill_and_rerun(blobs, folder, 1, random.Random(attempt))
+        pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
+
+

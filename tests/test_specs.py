@@ -1,0 +1,128 @@
+"""Specs: object, dict and string are one thing; keys are pinned; errors say what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import NonNegativeFloat
+
+from relaxloss import defenses
+from relaxloss.defenses import Composed, RelaxLoss
+from relaxloss.errors import UserError
+from relaxloss.specs import Registry, Spec, build, content_key, plain, split_list
+from relaxloss.task import Recipe
+
+
+@dataclass(frozen=True)
+class Thing(Spec):
+    name: ClassVar[str] = "thing"
+    strength: NonNegativeFloat = 1.0
+    kind: Literal["a", "b"] = "a"
+    sizes: tuple[int, ...] = (1, 2)
+    cap: float | None = None
+    on: bool = True
+
+
+@given(
+    st.builds(
+        Thing,
+        strength=st.floats(0, 1e6),
+        kind=st.sampled_from(["a", "b"]),
+        sizes=st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
+        cap=st.none() | st.floats(-1, 1),
+        on=st.booleans(),
+    )
+)
+def test_string_and_dict_rebuild_the_object_and_its_key(thing: Thing) -> None:
+    registry: Registry[Thing] = Registry("thing", "relaxloss.models")
+    registry.register("thing")(Thing)
+    assert registry.parse(str(thing)) == thing
+    assert registry.parse(plain(thing)) == thing
+    assert content_key("s", 1, it=registry.parse(str(thing))) == content_key("s", 1, it=thing)
+
+
+def test_equal_numbers_of_other_types_are_the_same_spec() -> None:
+    assert RelaxLoss(alpha=1) == RelaxLoss(alpha=1.0)
+    assert content_key("x", 1, d=RelaxLoss(alpha=1)) == content_key("x", 1, d=RelaxLoss(alpha=1.0))
+    assert repr(RelaxLoss(alpha=1)) == "RelaxLoss(alpha=1.0, flatten='all', upper=1.0)"
+
+
+def test_keys_depend_on_every_field_on_the_version_and_on_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Thing()
+    others = [replace(base, **change) for change in
+              ({"strength": 2}, {"kind": "b"}, {"sizes": (1,)}, {"cap": 0.0}, {"on": False})]  # fmt: skip
+    keys = {content_key("s", 1, it=thing) for thing in (base, *others)}
+    keys |= {content_key("s", 2, it=base), content_key("t", 1, it=base)}
+    monkeypatch.setattr(Thing, "version", 2)
+    keys.add(content_key("s", 1, it=base))
+    assert len(keys) == 9
+
+
+def test_golden_keys() -> None:
+    """These values must not change: stored results are found by them."""
+    assert content_key("golden", 1, a=1, b=[1.5, None, "x"]) == "949cb8345577a5ef36b52a4a"
+    assert content_key("golden", 1, spec=Thing()) == "73798f84f8ae4727c0133828"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("relaxlos:alpha=1", "did you mean 'relaxloss'"),
+        ("relaxloss:alfa=1", "did you mean 'alpha'"),
+        ("relaxloss:alpha=-1", "alpha=-1"),
+        ("relaxloss:alpha=x", "valid number"),
+        ("relaxloss:alpha=nan", "alpha"),
+        ("relaxloss:flatten=some", "'all', 'misclassified' or 'official'"),
+        ("relaxloss:upper=0", "upper=0"),
+        ("relaxloss:alpha", "has no '='"),
+        ("relaxloss:alpha=1,alpha=2", "set twice"),
+        ("none+relaxloss", "changes the training"),
+        ("", "unknown defense"),
+    ],
+)
+def test_bad_specs_are_explained(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("(", r"\(")):
+        defenses.parse(text)
+
+
+def test_recipe_is_checked_and_read_from_text() -> None:
+    recipe = build(Recipe, {"model": "mlp:hidden=8/4,activation=relu", "milestones": "2/3", "lr": "0.5"})
+    assert (str(recipe.model), recipe.milestones, recipe.lr) == ("mlp:hidden=8/4,activation=relu", (2, 3), 0.5)
+    assert build(Recipe, recipe.settings()) == recipe
+    with pytest.raises(UserError, match="did you mean 'vgg11_bn'"):
+        Recipe(model="vgg11")
+    with pytest.raises(UserError, match="epochs=0"):
+        Recipe(epochs=0)
+
+
+def test_lists_keep_the_fields_with_their_spec() -> None:
+    assert split_list("none, relaxloss:alpha=1,upper=0.5,a+b:c=1,d=2") == [
+        *("none", "relaxloss:alpha=1,upper=0.5"),
+        "a+b:c=1,d=2",
+    ]
+
+
+def test_composition_is_a_spec_too() -> None:
+    both = defenses.parse("relaxloss:alpha=0.5+memguard:budget=0.7")
+    assert isinstance(both, Composed)
+    assert defenses.parse(str(both)) == both
+    assert defenses.parse(plain(both)) == both
+    assert both.trainer == RelaxLoss(alpha=0.5)
+    assert defenses.parse("relaxloss:alpha=1e+0") == RelaxLoss(alpha=1)
+
+
+def test_a_name_is_registered_once() -> None:
+    registry: Registry[Thing] = Registry("thing", "relaxloss.models")
+    registry.register("thing")(Thing)
+    registry.register("thing")(Thing)  # the same class again, as on a reload
+
+    @dataclass(frozen=True)
+    class Other(Spec):
+        pass
+
+    with pytest.raises(UserError, match="registered twice"):
+        registry.register("thing")(Other)  # type: ignore[arg-type]
