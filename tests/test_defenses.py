@@ -18,7 +18,7 @@ from relaxloss.defenses import NONE, Defense, NoDefense, defenses, parse
 from relaxloss.errors import UserError
 from relaxloss.specs import content_key, plain
 from relaxloss.store import pack_weights, unpack_weights
-from relaxloss.task import Recipe, Task
+from relaxloss.task import Network, Recipe, Task
 from relaxloss.training import Fit, Progress, Session
 
 CLASSES = list(defenses)
@@ -42,20 +42,38 @@ def trained(trainer: Defense, seed: int = 0) -> Fit:
     return trainer.fit(task(seed), Session())
 
 
+def weights_of(defense: Defense) -> dict[str, torch.Tensor]:
+    fit = trained(defense.trainer)
+    return fit.network.state_dict() if defense.snapshot is None else fit.snapshots[defense.snapshot]
+
+
+def network_of(defense: Defense) -> Network:
+    return jobs.network_of(defense, task(), weights_of(defense))
+
+
 @functools.cache
 def released(defense: Defense) -> nn.Module:
-    fit = trained(defense.trainer)
-    state = fit.network.state_dict() if defense.snapshot is None else fit.snapshots[defense.snapshot]
-    return defense.release(jobs.network_of(defense, task(), state), task()).eval()
+    return defense.release(network_of(defense), task()).eval()
 
 
 def queries() -> torch.Tensor:
     return torch.from_numpy(data.load("digits").x[:300])
 
 
-@torch.no_grad()
 def outputs(defense: Defense) -> torch.Tensor:
-    return released(defense)(queries())
+    return answer(released(defense))
+
+
+@torch.no_grad()
+def answer(release: nn.Module) -> torch.Tensor:
+    out: torch.Tensor = release(queries())
+    return out
+
+
+def global_streams() -> tuple[Any, ...]:
+    """Where torch's, numpy's and Python's own generators stand."""
+    _, numbers, *rest = np.random.get_state()  # noqa: NPY002 - the global stream is what is tested
+    return torch.get_rng_state().tolist(), numbers.tolist(), rest, random.getstate()
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -96,14 +114,9 @@ def test_bad_settings_are_the_users_error(cls: type[Defense]) -> None:
 @each_trainer
 def test_same_seed_same_weights_and_nothing_else_is_touched(trainer: Defense) -> None:
     inputs = task().members.x.clone(), task().members.y.clone(), task().reference.x.clone()
-    torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002 - the global stream is what is tested
-    random.seed(5)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    before = global_streams()
     again = trainer.fit(task(), Session())
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
-    assert random.getstate() == before[2]
+    assert global_streams() == before
     after = task().members.x, task().members.y, task().reference.x
     assert all(torch.equal(one, other) for one, other in zip(inputs, after, strict=True))
     first = trained(trainer)
@@ -119,15 +132,10 @@ def test_another_seed_gives_other_weights(trainer: Defense) -> None:
 
 @each
 def test_release_draws_from_no_global_stream_and_repeats_itself(defense: Defense) -> None:
-    torch.manual_seed(5)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
-    network = jobs.network_of(defense, task(), trained(defense.trainer).network.state_dict())
-    with torch.no_grad():
-        again = defense.release(network, task()).eval()(queries())
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
-    assert random.getstate() == before[2]
-    if not defense.randomised and defense.snapshot is None:
+    before = global_streams()
+    again = answer(defense.release(network_of(defense), task()).eval())
+    assert global_streams() == before
+    if not defense.randomised:
         assert torch.equal(again, outputs(defense))
 
 
@@ -141,7 +149,7 @@ def test_neutral_settings_equal_no_defense_bit_for_bit(cls: type[Defense]) -> No
 @pytest.mark.parametrize("defense", [d for d in SUBJECTS if d != NONE], ids=str)
 def test_active_settings_act(defense: Defense) -> None:
     ours, plainly = (outputs(d).double().softmax(1) for d in (defense, NONE))
-    assert (ours - plainly).abs().sum(1).mean() > 0.01  # total variation is half of it
+    assert (ours - plainly).abs().sum(1).max() > 0.05  # for a release-time defense on a few samples only
 
 
 @each
@@ -188,13 +196,10 @@ def test_resumed_training_is_bit_for_bit_the_same(trainer: Defense, tmp_path: Pa
 
 @each
 def test_saved_and_loaded_gives_the_same_outputs(defense: Defense) -> None:
-    fit, release = trained(defense.trainer), released(defense)
-    state = fit.network.state_dict() if defense.snapshot is None else fit.snapshots[defense.snapshot]
-    network = jobs.network_of(defense, task(1), unpack_weights(pack_weights(state)))  # another seed: all is stored
-    shell = defense.release(network, None).eval()
-    shell.load_state_dict(unpack_weights(pack_weights(release.state_dict())))
-    with torch.no_grad():
-        assert torch.equal(shell(queries()), outputs(defense))
+    stored = unpack_weights(pack_weights(weights_of(defense)))
+    shell = defense.release(jobs.network_of(defense, task(1), stored), None).eval()  # another seed: all must be stored
+    shell.load_state_dict(unpack_weights(pack_weights(released(defense).state_dict())))
+    assert torch.equal(answer(shell), outputs(defense))
 
 
 @each_trainer

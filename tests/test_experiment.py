@@ -66,9 +66,14 @@ def test_rows_are_tidy_and_both_shadow_modes_stand_side_by_side(done: tuple[Path
     assert np.isnan(fpr["value"])
     assert "60 non-members give 0.1 false positives, fewer than 10" in fpr["note"]
     top = pick(rows, defense="none", measure="auc", attack="max", adaptive=True)
-    assert top["value"] == rows[(rows.measure == "auc") & (rows.defense == "none") & (rows.adaptive == True)][  # noqa: E712
-        "value"
-    ].iloc[:3].max()
+    assert (
+        top["value"]
+        == rows[(rows.measure == "auc") & (rows.defense == "none") & (rows.adaptive == True)][  # noqa: E712
+            "value"
+        ]
+        .iloc[:3]
+        .max()
+    )
 
 
 def test_utility_rows_equal_a_computation_by_hand(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
@@ -180,25 +185,23 @@ t.run(t.SPEC, {out!r}, data=Dataset("blobs", d["x"], d["y"], 4, ""), engine=Engi
 """
 
 
-def kill_and_rerun(blobs: Dataset, folder: Path, times: int, rng: random.Random) -> tuple[pd.DataFrame, int]:
+def kill_and_rerun(blobs: Dataset, folder: Path, times: int, rng: random.Random) -> pd.DataFrame:
     """Start the run in a process of its own, kill it at random moments, and finish it here."""
     np.savez(folder / "blobs.npz", x=blobs.x, y=blobs.y)
     code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(folder / "blobs.npz"), out=str(folder / "run"))
-    kills = 0
     for _ in range(times):
         process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], start_new_session=True)
         time.sleep(rng.uniform(2.0, 9.0))
         if process.poll() is None:
-            kills += 1
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for entry in Store(folder / "run" / "store").entries(verify=True):
             assert entry.sound, entry
-    return run(SPEC, folder / "run", data=blobs, engine=Engine("inprocess")).rows, kills
+    return run(SPEC, folder / "run", data=blobs, engine=Engine("inprocess")).rows
 
 
 def test_kill_minus_nine_and_rerun(done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path) -> None:
-    rows, kills = kill_and_rerun(blobs, tmp_path, 2, random.Random(0))
+    rows = kill_and_rerun(blobs, tmp_path, 2, random.Random(0))
     pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
     assert not list((tmp_path / "run" / "store").glob("scratch/*"))
 
@@ -208,7 +211,5 @@ def test_kill_minus_nine_ten_times(done: tuple[Path, pd.DataFrame], blobs: Datas
     for attempt in range(10):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        rows, _ = kill_and_rerun(blobs, folder, 1, random.Random(attempt))
+        rows = kill_and_rerun(blobs, folder, 1, random.Random(attempt))
         pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
-
-

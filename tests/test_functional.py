@@ -136,6 +136,7 @@ def test_relax_loss_is_algorithm_1(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_flattened_targets(c: int, upper: float, dtype: torch.dtype) -> None:
     z, y = batch(0, 32, c, scale=4, dtype=torch.float32)
+    y[::2] = z.argmax(1)[::2]
     z = z.to(dtype).requires_grad_()
     t = R.flattened_targets(z, y, upper=upper)
     assert not t.requires_grad
@@ -159,6 +160,7 @@ def test_the_posters_typo_does_not_sum_to_one() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_flattening_gradient_is_p_minus_t(upper: float, dtype: torch.dtype) -> None:
     z, y = batch(1, 128, 100, dtype=dtype)
+    y[::2] = z.argmax(1)[::2]
     p, t = z.softmax(1), R.flattened_targets(z, y, upper=upper)
     wrong = (z.argmax(1) != y)[:, None]
     onehot = F.one_hot(y, 100)
@@ -195,7 +197,7 @@ def test_confidence_replaces_the_probability_in_the_soft_labels() -> None:
     torch.testing.assert_close(gradient * len(y), z.softmax(1) - R.flattened_targets(3 * z, y), rtol=0, atol=1e-14)
 
 
-# --- neutral settings: the cross-entropy bit for bit -------------------------------------------------------------------
+# --- neutral settings: the cross-entropy bit for bit ------------------------------------------------------------------
 
 RELAX_BRANCHES = [
     {"ascent": True},
@@ -336,11 +338,9 @@ def test_no_host_synchronisation(name: str) -> None:
     assert z.grad is not None
 
 
-@pytest.mark.parametrize("name", ACTIVE)
+@pytest.mark.parametrize("name", [name for name in ACTIVE if name != "distillation"])  # whose teacher is the batch
 def test_per_sample_gradients_by_vmap(name: str) -> None:
     z, y = batch(8)
-    if name == "distillation":
-        pytest.skip("the test's teacher is made of the whole batch")
     loss = ACTIVE[name]
     got = torch.func.vmap(torch.func.grad(lambda row, label: loss(row[None], label[None])))(z, y)
     want = torch.cat([value_and_gradient(loss, z[i : i + 1], y[i : i + 1])[1] for i in range(len(y))])
@@ -358,14 +358,14 @@ def test_second_derivatives(branch: str) -> None:
     for i in range(3):
         want[i, :, i] = (-1 if branch == "ascent" else 1) * block[i] / 3
     torch.testing.assert_close(torch.autograd.functional.hessian(lambda x: loss(x, y), z), want, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(torch.func.hessian(lambda x: loss(x, y))(z), want, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        torch.func.jacrev(torch.func.jacrev(lambda x: loss(x, y)))(z), want, rtol=1e-10, atol=1e-12
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in ACTIVE if not name.startswith("relax")])
+@pytest.mark.parametrize("name", [name for name in ACTIVE if name != "distillation" and not name.startswith("relax")])
 def test_gradcheck(name: str) -> None:
     z, y = batch(10, 4, 3)
-    if name == "distillation":
-        pytest.skip("the test's teacher depends on the logits; see its own test")
     assert torch.autograd.gradcheck(lambda x: ACTIVE[name](x, y), (z.requires_grad_(),))
     assert torch.autograd.gradgradcheck(lambda x: ACTIVE[name](x, y), (z,))
 
@@ -543,7 +543,7 @@ def test_wrong_input_is_refused(logits: torch.Tensor, targets: torch.Tensor, sai
     ],
 )
 def test_wrong_settings_are_refused(call: Callable[[], Any]) -> None:
-    with pytest.raises(UserError, match="expected|did you mean"):
+    with pytest.raises(UserError, match=r"expected|known: "):
         call()
 
 

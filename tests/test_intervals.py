@@ -134,7 +134,7 @@ def check_tpr_coverage(n: int, mu: float, fpr: float, low: float, audits: int = 
     covered = []
     for _ in range(audits):
         s = rounded(rng.normal(size=2 * n) + mu * member, step)
-        below, above = metrics.tpr_interval(s, member, fpr)
+        below, above = metrics.tpr_interval(s, member, fpr, threshold="estimated")
         covered.append(below <= sought <= above)
     # Clopper-Pearson errs on the side of caution where the counts are small
     assert low <= np.mean(covered) <= (0.975 if n * fpr >= 50 else 0.995)
@@ -168,7 +168,7 @@ def test_clopper_pearson_of_a_given_threshold_covers_its_own_tpr_and_is_too_sure
     own, aimed = [], []
     for _ in range(2000):
         s = rng.normal(size=2 * n) + mu * member
-        low, high = metrics.tpr_interval(s, member, fpr, threshold="given")
+        low, high = metrics.tpr_interval(s, member, fpr)
         threshold = np.sort(s[~member])[-11]  # 10 of 1,000 may lie above
         hits = int((s[member] > threshold).sum())
         assert hits / n == metrics.tpr_at_fpr(s, member, fpr)
@@ -185,8 +185,8 @@ def test_the_estimated_interval_holds_the_given_one_and_the_point(
     audit: tuple[np.ndarray, np.ndarray], fpr: float
 ) -> None:
     point = metrics.tpr_at_fpr(*audit, fpr)
-    low, high = metrics.tpr_interval(*audit, fpr)
-    given_low, given_high = metrics.tpr_interval(*audit, fpr, threshold="given")
+    low, high = metrics.tpr_interval(*audit, fpr, threshold="estimated")
+    given_low, given_high = metrics.tpr_interval(*audit, fpr)
     assert 0 <= low <= given_low + 1e-12
     assert given_low <= point <= given_high
     assert given_high - 1e-12 <= high <= 1

@@ -80,7 +80,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(stores, "_write", full)
-    with pytest.raises(UserError, match="disk of .* is full.*nothing stored before is lost"):
+    with pytest.raises(UserError, match=r"disk of .* is full.*nothing stored before is lost"):
         store.put("train", "k", {"a": b"12345"}, {})
     assert store.get("train", "k") is None
     assert store.get("train", "before") == {"a": b"1"}

@@ -51,7 +51,7 @@ def test_the_loop_equals_a_plain_loop_by_hand(blobs: Dataset) -> None:
 
 def test_same_seed_same_weights_and_no_global_stream_touched(task: Task) -> None:
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002 - the global stream is what is tested
+    np.random.seed(5)
     random.seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
     one = weights(task)
@@ -67,7 +67,9 @@ class Cut(Exception):
     pass
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimiser": "adam", "lr": 0.01, "schedule": "cosine"}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimiser": "adam", "lr": 0.01, "schedule": "cosine"}, {"precision": "bf16"}]
+)
 def test_resume_is_bit_for_bit_and_not_vacuous(task: Task, tmp_path: Path, settings: dict[str, object]) -> None:
     task = replace(task, recipe=replace(task.recipe, **settings))  # type: ignore[arg-type]
     method = RelaxLoss(alpha=1.0)
@@ -179,7 +181,7 @@ def test_alpha_zero_is_no_defense_bit_for_bit(task: Task) -> None:
     assert not torch.equal(weights(task), weights(task, RelaxLoss(alpha=1)))
 
 
-def test_a_hand_written_loop_with_the_criterion_equals_the_defense_bit_for_bit(blobs: Dataset, tiny_recipe: Recipe) -> None:
+def test_a_loop_by_hand_with_the_criterion_equals_the_defense_bit_for_bit(blobs: Dataset, tiny_recipe: Recipe) -> None:
     from relaxloss import seeds
     from relaxloss.nn import RelaxLoss as Criterion
     from relaxloss.task import make_network

@@ -178,12 +178,8 @@ def compare(
     directory = out or Path("runs") / dataset.name
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
-    result = api.compare(
-        experiment,
-        directory,
-        engine=Engine(engine, workers, address),
-        watch=watch,  # type: ignore[arg-type]
-    )
+    runner = Engine(engine, workers, address)  # type: ignore[arg-type]
+    result = api.compare(experiment, directory, engine=runner, watch=watch)
     report.print_summary(result, console())
     console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
 

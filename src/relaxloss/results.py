@@ -98,7 +98,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
 
 def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Design, labels: Any) -> list[measures.Row]:
     """Utility pooled over the targets: every member and every test sample of each counts once."""
-    members, tests = [], []
+    members: list[tuple[Any, Any]] = []
+    tests: list[tuple[Any, Any]] = []
     for target in design.targets:
         observed = _signals(plan, store, defense, seed, target, labels)
         for group, places in ((members, design.members(target)), (tests, design.test_of(target))):

@@ -18,7 +18,7 @@ from torch import nn
 from relaxloss import gradients, seeds
 from relaxloss.data import Dataset
 from relaxloss.errors import UserError, unknown
-from relaxloss.training import Network, predict
+from relaxloss.task import Network, predict
 
 VERSION = 1
 Float = npt.NDArray[np.floating[Any]]

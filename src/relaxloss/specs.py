@@ -51,7 +51,7 @@ class Spec:
     version: ClassVar[int] = 1  # of the code behind the spec; raise it when the same settings give other results
 
     def __post_init__(self) -> None:
-        for field, adapter in _adapters(type(self)).items():
+        for field, adapter in _adapters(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, field)
             try:
                 checked = adapter.validate_python(value)
@@ -224,7 +224,7 @@ class Registry(Generic[S]):
     def parse(self, given: str | Mapping[str, Any] | S) -> S:
         """A spec from its string, its dict (with a ``name``), or itself."""
         if isinstance(given, Spec):
-            return typing.cast(S, given)
+            return given
         if isinstance(given, str):
             name, fields = split(given)
             return build(self[name], fields)

@@ -182,3 +182,13 @@ def make_network(
 def encoder_input(encoder: Encoder, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of one raw row: the table's width where columns become one-hot."""
     return (len(encoder.sizes),) if encoder.sizes else shape
+
+
+@torch.no_grad()
+def predict(network: nn.Module, x: torch.Tensor, *, batch: int = 1024) -> torch.Tensor:
+    """Outputs ``(n, C)`` in eval mode, in batches; the network's mode is put back."""
+    training = network.training
+    network.eval()
+    out = torch.cat([network(part).float() for part in x.split(batch)]) if len(x) else torch.zeros(0)
+    network.train(training)
+    return out

@@ -41,7 +41,7 @@ class Trained:
         network: the model beneath it.
         history: loss and accuracy per epoch.
         facts: what the defense reports of itself (DP-SGD's ε), and the test accuracy.
-        split: the rows of the data set that were ``members``, ``test`` and ``reference``; keep it as secret as the data.
+        split: which rows were ``members``, ``test`` and ``reference``; keep it as secret as the data.
         card: specs, shapes and versions; with the weights, all that is needed to load the model again.
     """
 
@@ -82,9 +82,8 @@ class Trained:
             raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder}: the saved model is damaged: {error}") from None
-        encoder = Encoder(
-            *(torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen")), card["encoder_sizes"]
-        )
+        offset, scale, seen = (torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen"))
+        encoder = Encoder(offset, scale, seen, card["encoder_sizes"])
         network = make_network(defense.trainer, encoder, tuple(card["shape"]), card["num_classes"], recipe, 0)
         network.load_state_dict(state)
         release = defense.release(network.eval(), None).eval()
@@ -155,7 +154,7 @@ def _trained(
         "torch": torch.__version__,
         "dataset": data.name,
         "provenance": data.provenance,
-        "columns": [[column.name, column.categories] for column in data.columns],
+        "columns": [[column.name, list(column.categories or ())] for column in data.columns],
         "shape": list(task.shape),
         "num_classes": task.num_classes,
         "encoder_sizes": list(task.encoder.sizes),

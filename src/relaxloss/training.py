@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from relaxloss import seeds
 from relaxloss.errors import UserError
-from relaxloss.task import Network, Recipe, Samples, Task, make_network
+from relaxloss.task import Network, Recipe, Samples, Task, make_network, predict
 
 VERSION = 1  # of everything here that can change a trained weight; part of every training's content key
 
@@ -209,16 +209,6 @@ def crop_flip(x: torch.Tensor, generator: torch.Generator, *, pad: int = 4) -> t
     return padded[torch.arange(batch)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
-def predict(network: nn.Module, x: torch.Tensor, *, batch: int = 1024) -> torch.Tensor:
-    """Outputs ``(n, C)`` in eval mode, in batches; the network's mode is put back."""
-    training = network.training
-    network.eval()
-    out = torch.cat([network(part).float() for part in x.split(batch)]) if len(x) else torch.zeros(0)
-    network.train(training)
-    return out
-
-
 def _record(state: State, session: Session, losses: torch.Tensor, hits: torch.Tensor) -> None:
     seen = losses >= 0
     row = {
@@ -295,4 +285,17 @@ def _restore(state: State, session: Session) -> None:
     torch.set_rng_state(content["global"])
 
 
-__all__ = ["Batch", "Fit", "Method", "Network", "Progress", "Recipe", "Samples", "Session", "State", "Task", "fit"]
+__all__ = [
+    "Batch",
+    "Fit",
+    "Method",
+    "Network",
+    "Progress",
+    "Recipe",
+    "Samples",
+    "Session",
+    "State",
+    "Task",
+    "fit",
+    "predict",
+]

@@ -1,4 +1,4 @@
-"""Metric-based attacks: one number per sample, no training (Yeom et al. 2018; Song & Mittal 2021; RelaxLoss, section 5).
+"""Metric-based attacks: one number per sample, no training (Yeom et al. 2018; Song & Mittal 2021; RelaxLoss).
 
 Threat model: black-box; the attacker knows the true label (not for `entropy`) and, for a decision, a threshold that it
 chooses on a shadow model. AUC needs no threshold.

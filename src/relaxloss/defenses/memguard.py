@@ -17,6 +17,7 @@ reference rows as members; here each group weighs the same in total, however man
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -42,10 +43,12 @@ LOWEST = -200.0  # logits further below the largest are probabilities of 0, and 
 class Attacker(nn.Module):
     """The defender's own attacker: sorted probabilities → 256 → 128 → 64 → the logit h of membership, g = σ(h)."""
 
+    layers: list[nn.Linear]
+
     def __init__(self, num_classes: int, hidden: tuple[int, ...] = (256, 128, 64)) -> None:
         super().__init__()
         widths = [num_classes, *hidden, 1]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))  # type: ignore[assignment]
         for layer in self.layers:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -61,7 +64,7 @@ class Attacker(nn.Module):
         """h ``(B,)`` and its gradient ∂h/∂p ``(B, C)``, without a graph: it must work in inference mode too."""
         outputs = []
         for layer in self.layers[:-1]:
-            p = layer(p).relu_()
+            p = layer(p).relu()
             outputs.append(p)
         gradient: torch.Tensor = self.layers[-1].weight
         for layer, output in zip(reversed(self.layers[:-1]), reversed(outputs), strict=True):
@@ -94,7 +97,10 @@ def downhill(
     lost = C2 * (rival > x[:, -1]).to(x.dtype)[:, None]
     gradient = gradient.scatter_add(1, where[:, None], lost)
     gradient[:, -1:] -= lost
-    return gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    unit: torch.Tensor = gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp_min(
+        torch.finfo(x.dtype).tiny
+    )
+    return unit
 
 
 def phase_one(z: torch.Tensor, attacker: Attacker, *, iterations: int = 300) -> torch.Tensor:

@@ -39,7 +39,7 @@ def digests(x: torch.Tensor, key: torch.Tensor) -> list[bytes]:
 def uniforms(hashed: list[bytes]) -> npt.NDArray[np.float64]:
     """One number in [0, 1) for each digest ``(B,)``."""
     words = np.frombuffer(b"".join(hashed), "<u8").reshape(-1, 2)[:, 0]
-    return (words >> np.uint64(11)) * 2.0**-53
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def beneath(release: nn.Module) -> Network:

@@ -55,7 +55,7 @@ def tpr_interval(
     member: npt.ArrayLike,
     fpr: float = 0.001,
     level: float = 0.95,
-    threshold: Literal["estimated", "given"] = "estimated",
+    threshold: Literal["given", "estimated"] = "given",
 ) -> Interval:
     """Interval of `tpr_at_fpr`, by Clopper and Pearson (Biometrika 1934).
 
@@ -65,7 +65,7 @@ def tpr_interval(
             interval covers the TPR at a true FPR of 0.1 % in 25 to 85 % of audits only. So ``"estimated"`` adds the
             threshold's own uncertainty: with q, Q the binomial limits of the number of non-members above the threshold
             sought, the TPRs at q and Q false positives are joined to Clopper-Pearson's limits by sums of squared
-            distances (Newcombe's square-and-add, 1998). Measured coverage is 94 to 98 %.
+            distances (Newcombe's square-and-add, 1998). Measured coverage is 94 to 99 %.
     """
     members, others = (np.sort(group) for group in groups(scores, member))
     n, m, tail = len(members), len(others), (1 - check_level(level)) / 2

@@ -51,7 +51,8 @@ class Custom(Model):
         try:
             function: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            raise UserError(f"model {self.function!r}: {error}; expected package.module:function that can be imported") from None
+            wanted = "expected package.module:function that can be imported"
+            raise UserError(f"model {self.function!r}: {error}; {wanted}") from None
         network = function(shape, num_classes)
         if not isinstance(network, nn.Module):
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -30,6 +31,6 @@ class MLP(Model):
         """``(B, *shape)`` → ``(B, num_classes)``."""
         widths = [math.prod(shape), *self.hidden]
         layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in itertools.pairwise(widths):
             layers += [nn.Linear(wide, narrow), nn.Tanh() if self.activation == "tanh" else nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))

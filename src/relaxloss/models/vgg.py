@@ -10,7 +10,7 @@ from torch import nn
 from relaxloss.models.base import Model, models
 from relaxloss.models.resnet import he_initialise, image_channels
 
-CONFIGURATION = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)  # channels of a 3×3 convolution; 0 halves the image
+CONFIGURATION = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)  # channels of a convolution; 0: halve the image
 
 
 @models.register("vgg11_bn")

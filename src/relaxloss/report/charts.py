@@ -27,7 +27,7 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     """Test accuracy against the strongest attack's AUC: a curve per defense, a point per setting, a panel per mode."""
     points: Records = []
     for defense, group in table.groupby("defense", sort=False):
-        for order, line in enumerate(_lines(in_sweep_order(group))):
+        for order, line in enumerate(tables.records(in_sweep_order(group))):
             for mode, panel in MODES.items():
                 if math.isfinite(line[f"auc_{mode}"]):
                     point = {"defense": words.title(str(defense)), "order": order, "mode": panel}
@@ -94,15 +94,19 @@ def losses(result: Result, table: pd.DataFrame) -> Figure | None:
     bars = base.mark_bar(opacity=0.55, binSpacing=0).encode(
         x=alt.X("left:Q", bin=alt.BinParams(binned=True), title="loss (nats)", scale=x_scale),
         x2="right:Q",
-        y=alt.Y("share:Q", stack=None, title="share (%)", axis=alt.Axis(tickCount=4)),
+        y=alt.Y("share:Q", stack=None, title="share (%)", axis=alt.Axis(tickCount=4), scale=alt.Scale(nice=4)),
     )
-    rules = base.mark_rule(strokeWidth=1.5, strokeDash=[4, 3]).encode(x="mean:Q").properties(data=alt.NamedData("means"))
+    rules = (
+        base.mark_rule(strokeWidth=1.5, strokeDash=[4, 3]).encode(x="mean:Q").properties(data=alt.NamedData("means"))
+    )
     drawn = []
     for panel in dict.fromkeys(item["panel"] for item in bins):
         here = alt.FieldEqualPredicate(field="panel", equal=panel)
         both = alt.layer(bars.transform_filter(here), rules.transform_filter(here), data=alt.NamedData("bins"))
         drawn.append(both.properties(width=WIDTH / 2, height=110, title=panel))
-    chart = alt.concat(*drawn, columns=2, bounds="flush", spacing={"row": 76, "column": 56}).resolve_scale(y="independent")
+    chart = alt.concat(*drawn, columns=2, bounds="flush", spacing={"row": 76, "column": 56}).resolve_scale(
+        y="independent"
+    )
     caption = (
         "Losses of members and of test samples; dashed: their means. The more the two shapes overlap, the less a loss "
         "tells an attacker. The last bin holds what lies beyond it; each panel has its own vertical scale."
@@ -115,15 +119,19 @@ def _bins(result: Result, table: pd.DataFrame) -> tuple[Records, Records]:
     """The bins' shares (the mean over seeds), and the means of the losses, as far as they lie on the axis."""
     bins: Records = []
     means: Records = []
-    for line in _lines(tables.representatives(table)):
+    for line in tables.records(tables.representatives(table)):
         found = _of(result.histograms, line)
-        grouped = found.groupby(["membership", "left", "right"], sort=False, as_index=False)["share"].mean()
-        for item in grouped.to_dict("records"):
-            known = {"panel": panel_name(line), "membership": GROUPS[item["membership"]], "share": 100 * item["share"]}
+        mean = found.groupby(["membership", "left", "right"], sort=False)["share"].mean()
+        for item in tables.records(mean.reset_index()):
+            known = {
+                "panel": words.called(line),
+                "membership": GROUPS[item["membership"]],
+                "share": 100 * item["share"],
+            }
             bins.append({"left": item["left"], "right": item["right"]} | known)
         for group, name in GROUPS.items():
             if line[f"{group}_loss"] <= found["right"].max():
-                means.append({"panel": panel_name(line), "membership": name, "mean": line[f"{group}_loss"]})
+                means.append({"panel": words.called(line), "membership": name, "mean": line[f"{group}_loss"]})
     return bins, means
 
 
@@ -134,11 +142,13 @@ def roc(result: Result, table: pd.DataFrame) -> Figure | None:
     shown = tables.representatives(table)
     first = result.roc["seed"].iloc[0]
     points: Records = []
-    for line in _lines(shown):
+    for line in tables.records(shown):
         found = _of(result.roc[(result.roc["seed"] == first) & (result.roc["tpr"] > 0)], line)
         for adaptive, fpr, tpr in zip(found["adaptive"], found["fpr"], found["tpr"], strict=True):
             panel = MODES["adaptive" if adaptive else "nonadaptive"]
-            points.append({"defense": words.title(line["defense"]), "mode": panel, "fpr": float(fpr), "tpr": float(tpr)})
+            points.append(
+                {"defense": words.title(line["defense"]), "mode": panel, "fpr": float(fpr), "tpr": float(tpr)}
+            )
     if not points:
         return None
     panels = [panel for panel in MODES.values() if any(point["mode"] == panel for point in points)]
@@ -166,7 +176,7 @@ def history(result: Result, table: pd.DataFrame) -> Figure | None:
     shown = tables.representatives(table)
     first = result.history["seed"].iloc[0]
     points: Records = []
-    for line in _lines(shown):
+    for line in tables.records(shown):
         found = _of(result.history[result.history["seed"] == first], line).drop_duplicates("epoch", keep="last")
         for which, group in (("train", "members"), ("test", "test samples")):
             for measure in ("loss", "loss_variance"):
@@ -204,25 +214,17 @@ def history(result: Result, table: pd.DataFrame) -> Figure | None:
     return Figure("history", finished(alt.hconcat(*drawn, spacing=30), points=points), caption)
 
 
-def panel_name(line: dict[str, Any]) -> str:
-    """A defense with its short settings."""
-    return words.title(line["defense"]) + (f" ({line['label']})" if line["label"] else "")
-
-
 def _named(shown: pd.DataFrame) -> str:
-    return "; ".join(panel_name(line) for line in _lines(shown))
+    return "; ".join(words.called(line) for line in tables.records(shown))
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _lines(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): item for name, item in line.items()} for line in table.to_dict("records")]
-
-
 def _of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:
-    return frame[(frame["defense"] == line["defense"]) & (frame["settings"] == line["settings"])]
+    found: pd.DataFrame = frame[(frame["defense"] == line["defense"]) & (frame["settings"] == line["settings"])]
+    return found
 
 
 def _samples(result: Result, *which: str) -> str:
@@ -235,7 +237,8 @@ def _samples(result: Result, *which: str) -> str:
     }
     names = {"asked": "asked samples", "tested": "test samples", "trained": "members"}
     counts = [f"{int(rows.loc[places[each], 'n'].iloc[0]):,} {names[each]}" for each in which if places[each].any()]
-    return f" n = {', '.join(counts)} in each of {_count(rows['seed'].nunique(), 'seed')}."
+    seeds = rows["seed"].nunique()
+    return f" n = {', '.join(counts)}{f' in each of {seeds} seeds' if seeds > 1 else ', 1 seed'}."
 
 
 def _guessing(data: str, **encoding: Any) -> Any:

@@ -79,21 +79,24 @@ def finished(chart: Any, **datasets: Records) -> dict[str, Any]:
     They are put in here because Altair would check every number of theirs against its schema.
     """
     axis = alt.AxisConfig(
-        labelColor=INK, titleColor=INK, domainColor=INK, tickColor=INK, gridColor=RULE, gridWidth=0.7, titleFontWeight=400,
-        labelFontSize=11, titleFontSize=12,
+        labelColor=INK, titleColor=INK, domainColor=INK, tickColor=INK, gridColor=RULE, gridWidth=0.7,
+        titleFontWeight=400, labelFontSize=11, titleFontSize=12,
     )  # fmt: skip
     legend = alt.LegendConfig(labelColor=INK, labelFontSize=12, symbolSize=90, labelLimit=280)
     header = alt.HeaderConfig(labelColor=INK, labelFontSize=12, labelFontWeight=600)
     title = alt.TitleConfig(color=INK, fontSize=12, fontWeight=600, anchor="start", frame="group", offset=6)
     config = alt.Config(
-        axis=axis, legend=legend, header=header, title=title, view=alt.ViewConfig(stroke=None), font=FONT, background=PAPER
+        axis=axis, legend=legend, header=header, title=title, view=alt.ViewConfig(stroke=None), font=FONT,
+        background=PAPER,
     )  # fmt: skip
     spec: dict[str, Any] = chart.properties(config=config).to_dict()
     return spec | {"datasets": {name: [_finite(item) for item in items] for name, items in datasets.items()}}
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(item, float) and not math.isfinite(item) else item for name, item in record.items()}
+    return {
+        name: None if isinstance(item, float) and not math.isfinite(item) else item for name, item in record.items()
+    }
 
 
 def svg(figure: Figure) -> str:

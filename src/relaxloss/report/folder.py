@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from relaxloss.errors import UserError
@@ -25,7 +28,7 @@ TEXTS = frozenset(
 def save(result: Result, out: Path | str) -> None:
     """Write the whole directory: results.csv, experiment.toml, details/, charts/, report.html."""
     out = Path(out)
-    facts = {"facts": result.facts, "failures": list(result.failures)}
+    facts: dict[str, Any] = {"facts": result.facts, "failures": list(result.failures)}
     if hasattr(result, "flags"):
         facts["flags"] = [dataclasses.asdict(flag) for flag in result.flags]
     write_atomically(out / TABLE, result.rows.to_csv(index=False))
@@ -62,33 +65,44 @@ def load(out: Path | str) -> Result:
     rows = _read(out / TABLE)
     if tuple(rows.columns) != COLUMNS or not len(rows):
         raise _damaged(out / TABLE, f"it has {len(rows)} rows, and not exactly the columns {', '.join(COLUMNS)}")
-    return Result(rows, **{name: _read(out / place) for name, place in CURVES.items()}, **known, out=out)
+    curves: dict[str, Any] = {name: _read(out / place) for name, place in CURVES.items()}
+    return Result(rows, **curves, **known, out=out)
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """A table as `save` wrote it. Numbers go through Python's `float`, which takes back exactly what its repr gave."""
     try:
-        names = path.read_text(encoding="utf-8").partition("\n")[0].strip().split(",")
-        if names == [""]:
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
             return pd.DataFrame()
-        numbers = [name for name in names if name not in TEXTS and name != "adaptive"]
-        frame = pd.read_csv(
-            path, dtype={name: str for name in names if name not in numbers}, keep_default_na=False,
-            na_values={name: [""] for name in numbers}, float_precision="round_trip",
-        )  # fmt: skip
-        if "adaptive" in frame:
-            modes = {"True": True, "False": False, "": None}
-            adaptive = pd.Series([modes[text] for text in frame["adaptive"]], dtype=object, index=frame.index)
-            frame["adaptive"] = adaptive.astype(bool) if len(frame) and adaptive.notna().all() else adaptive
-        wrong = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
-        if wrong:
-            raise UserError(f"{path} is damaged: column {wrong[0]} holds something that is no number; {MEND}")
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        for name in frame:
+            if name == "adaptive":
+                frame[name] = _modes(frame[name])
+            elif name not in TEXTS:
+                frame[name] = _numbers(frame[name])
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
-    except KeyError as error:
-        raise _damaged(path, f"adaptive is {error}; expected True, False or nothing") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except (OSError, ValueError) as error:  # ParserError and UnicodeDecodeError are ValueErrors
         raise _damaged(path, str(error).strip()) from None
     return frame
+
+
+def _modes(texts: pd.Series[Any]) -> pd.Series[Any]:
+    known = {"True": True, "False": False, "": None}
+    wrong = sorted(set(texts) - set(known))
+    if wrong:
+        raise ValueError(f"adaptive is {wrong[0]!r}; expected True, False or nothing")
+    values = pd.Series([known[text] for text in texts], index=texts.index, dtype=object)
+    return values.astype(bool) if len(values) and values.notna().all() else values
+
+
+def _numbers(texts: pd.Series[Any]) -> pd.Series[Any]:
+    try:
+        return pd.Series([int(text) for text in texts], index=texts.index, dtype=np.int64)
+    except ValueError:
+        values = [math.nan if text == "" else float(text) for text in texts]
+        return pd.Series(values, index=texts.index, dtype=np.float64)
 
 
 MEND = "run the same compare command again: it is made from the store"

@@ -14,12 +14,13 @@ import tomli_w
 
 from relaxloss.report import charts, drawing, tables, words
 from relaxloss.report.drawing import Figure
+from relaxloss.report.headline import headline
 from relaxloss.report.tables import TPRS
+from relaxloss.report.words import MODES
 from relaxloss.results import Result
 from relaxloss.store import write_atomically
 
 NAME = "report.html"
-MODES = {"adaptive": "adaptive", "nonadaptive": "non-adaptive"}
 FRONT = (
     *("top1", "delta_top1", "top5", "delta_top5", "auc_adaptive", "delta_auc_adaptive"),
     *("auc_nonadaptive", "delta_auc_nonadaptive"),
@@ -42,15 +43,17 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         loader=jinja2.PackageLoader("relaxloss.report", ""), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    hues = drawing.colours(table["defense"])
-    lines = [line | {"hue": hues[line["defense"]], "title": words.title(line["defense"])} for line in _records(table)]
+    hues = drawing.colours(table["defense"]) | {words.NONE: "var(--none)"}
+    lines = [
+        line | {"hue": hues[line["defense"]], "title": words.title(line["defense"])} for line in tables.records(table)
+    ]
     rows = result.rows
     return environment.get_template("page.html.j2").render(
         dataset=rows["dataset"].iloc[0],
         model=rows["model"].iloc[0],
         game=rows["game"].iloc[0],
         facts=result.facts,
-        headline=tables.headline(table),
+        headline=headline(table),
         intervals=list(dict.fromkeys(table["interval"])),
         lines=lines,
         front=FRONT,
@@ -58,7 +61,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         training=TRAINING,
         reasons=tables.reasons(table),
         attacks=_attack_grid(tables.attacks_table(result)),
-        reported=_records(tables.reported(result)),
+        reported=tables.records(tables.reported(result)),
         figures=[(figure, markupsafe.Markup(embedded(text, figure.name))) for figure, text in drawn],
         flags=getattr(result, "flags", ()) or (),
         failures=result.failures,
@@ -96,19 +99,13 @@ def embedded(svg: str, name: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-labelledby="caption-{name}"', 1)
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): item for name, item in line.items()} for line in table.to_dict("records")]
-
-
 def _attack_grid(table: pd.DataFrame) -> dict[str, Any]:
     """Attacks as columns, defenses as rows, each cell the quantities of one line of `tables.attacks_table`."""
     names = list(table["attack"].drop_duplicates())
     rows = []
     for (defense, _), group in table.groupby(["defense", "settings"], sort=False):
-        cells = {line["attack"]: line for line in _records(group)}
-        worst = {
-            mode: max(names, key=lambda name: -1 if math.isnan(cells[name][f"auc_{mode}"]) else cells[name][f"auc_{mode}"])
-            for mode in MODES
-        }  # fmt: skip
+        cells = {line["attack"]: line for line in tables.records(group)}
+        known = {mode: [n for n in names if not math.isnan(cells[n][f"auc_{mode}"])] for mode in MODES}
+        worst = {m: max(found, key=lambda n: cells[n][f"auc_{m}"], default="") for m, found in known.items()}
         rows.append({"defense": defense, "label": group["label"].iloc[0], "cells": cells, "worst": worst})
     return {"names": names, "rows": rows}

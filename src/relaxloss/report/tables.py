@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ from relaxloss.measures import FPRS
 from relaxloss.report import words
 from relaxloss.results import Result
 
+Line = dict[str, Any]
 MODES = ("adaptive", "nonadaptive")
 UTILITY = (
     *("top1", "top5", "train_top1", "accuracy_gap", "calibration_error"),
@@ -35,7 +35,7 @@ def summary(result: Result) -> pd.DataFrame:
     (attack chosen on one half of the samples, measured on the other), and `TPRS` with ``_<mode>``.
 
     Every quantity q has ``q_low``, ``q_high`` and ``q_note``; what was not measured is NaN, and the note says why.
-    ``delta_top1``, ``delta_top5``, ``delta_auc_<mode>`` are ``100·(value / value of no defense - 1)``, as on the poster.
+    ``delta_top1``, ``delta_top5``, ``delta_auc_<mode>`` are ``100·(value / no defense's - 1)``, as on the poster.
 
     Over several seeds a quantity is their mean; its interval is Student's t from 3 seeds on, the range of 2 seeds, and
     the run's own for 1.
@@ -86,24 +86,31 @@ def estimate(
     return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_note": note}
 
 
-def _names(result: Result) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[Line]:
+    """The rows of a table as dicts."""
+    return [{str(name): item for name, item in line.items()} for line in frame.to_dict("records")]
+
+
+def _names(result: Result) -> list[Line]:
     rows, level = result.rows, _level(result)
-    lines: list[dict[str, Any]] = []
+    lines: list[Line] = []
     pairs = rows[["defense", "settings"]].drop_duplicates()
-    short = {}
+    short: dict[tuple[Any, str], str] = {}
     for defense, group in pairs.groupby("defense", sort=False):
         settings = [str(each) for each in group["settings"]]
         short |= {(defense, each): label for each, label in zip(settings, words.labels(settings), strict=True)}
-    for (defense, settings), group in rows.groupby(["defense", "settings"], sort=False):
+    for line in records(pairs):
+        defense, settings = line["defense"], line["settings"]
+        group = rows[(rows["defense"] == defense) & (rows["settings"] == settings)]
         seeds = group["seed"].nunique()
-        kind = f"{level:.0%} t-interval over {seeds} seeds"
-        kind = {1: f"{level:.0%} interval within the run", 2: "range of 2 seeds"}.get(seeds, kind)
+        kind = f"{100 * level:g} % t-interval over {seeds} seeds"
+        kind = {1: f"{100 * level:g} % interval within the run", 2: "range of 2 seeds"}.get(seeds, kind)
         head = {"defense": defense, "settings": settings, "label": short[defense, settings]}
         lines.append(head | {"seeds": seeds, "interval": kind})
     return lines
 
 
-def _with_changes(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_changes(lines: list[Line]) -> list[Line]:
     baseline = next((line for line in lines if line["defense"] == words.NONE), None)
     for line in lines:
         for name in ("top1", "top5", "auc_adaptive", "auc_nonadaptive"):
@@ -131,7 +138,7 @@ def _groups(rows: pd.DataFrame, *columns: str) -> dict[Any, pd.DataFrame]:
     """Rows by (defense, settings, *columns, mode): ``adaptive``, ``nonadaptive``, or empty where it has no meaning."""
     modes = ["" if pd.isna(value) else "adaptive" if value else "nonadaptive" for value in rows["adaptive"]]
     grouped = rows.assign(mode=modes).groupby(["defense", "settings", *columns, "mode"], sort=False)
-    return {key: group for key, group in grouped}
+    return dict(iter(grouped))
 
 
 def _level(result: Result) -> float:
@@ -149,7 +156,7 @@ def attacks_table(result: Result) -> pd.DataFrame:
     lines = []
     for line in _names(result):
         for attack in rows["attack"].unique():
-            item: dict[str, Any] = {name: line[name] for name in ("defense", "settings", "label")} | {"attack": attack}
+            item: Line = {name: line[name] for name in ("defense", "settings", "label")} | {"attack": attack}
             for mode in MODES:
                 found = groups.get((line["defense"], line["settings"], attack, mode))
                 item |= estimate(f"auc_{mode}", found, level, ABSENT[mode])
@@ -171,7 +178,11 @@ def reported(result: Result) -> pd.DataFrame:
 def reasons(table: pd.DataFrame) -> list[str]:
     """Why something in a `summary` was not measured: each reason once, with the quantities that it holds for."""
     found: dict[str, dict[str, None]] = {}
-    for name in ("top1", "top5", *(f"{measure}_{mode}" for mode in MODES for measure in ("auc", "selected_auc", *TPRS))):
+    for name in (
+        "top1",
+        "top5",
+        *(f"{measure}_{mode}" for mode in MODES for measure in ("auc", "selected_auc", *TPRS)),
+    ):
         for note in table.loc[table[name].isna(), f"{name}_note"]:
             found.setdefault(str(note).removeprefix("not measured").lstrip(": "), {})[words.quantity(name)] = None
     return [f"Not measured: {', '.join(names)}" + (f": {why}" if why else "") + "." for why, names in found.items()]
@@ -200,65 +211,3 @@ def representatives(table: pd.DataFrame, limit: int = 6) -> pd.DataFrame:
     strongest = found[auc].fillna(math.inf)
     order = sorted(found.index, key=lambda i: (ranks.get(found["defense"][i], 2), strongest[i]))
     return found.loc[order[:limit]]
-
-
-def headline(table: pd.DataFrame) -> list[str]:
-    """The result in plain sentences: the chosen line against no defense; then the best other defense."""
-    mode = headed_by(table)
-    shown = representatives(table, limit=len(table))
-    baseline = shown[shown["defense"] == words.NONE]
-    others = shown[shown["defense"] != words.NONE]
-    if not len(others):
-        return [f"Only {_reached(shown.iloc[0], mode)}."]
-    sentences = [_against(others.iloc[0], baseline.iloc[0] if len(baseline) else None, mode)]
-    if len(others) > 1:
-        kept = others[others["top1"] >= KEEPS * float(baseline["top1"].iloc[0])] if len(baseline) else others.iloc[:0]
-        pool, among = (kept, "that keep 99 % of the accuracy") if len(kept) else (others, "compared")
-        pool = pool[pool[f"auc_{mode}"].notna()]
-        if len(pool):
-            best = pool.loc[pool[f"auc_{mode}"].idxmin()]
-            same = "the same" if best.name == others.index[0] else _reached(best, mode)
-            sentences.append(f"Of all defenses {among}, the one with the lowest AUC is {same}.")
-    if len(table) > len(shown):
-        sentences.append(
-            "Where a defense was run at several settings, these sentences take the one with the lowest AUC among those "
-            "that keep 99 % of the accuracy; it was chosen on the samples that it is shown on."
-        )
-    return sentences
-
-
-def _called(line: Mapping[str, Any]) -> str:
-    return words.title(line["defense"]) + (f" ({line['label']})" if line["label"] else "")
-
-
-def _worst(mode: str) -> str:
-    return "the strongest adaptive attack" if mode == "adaptive" else "the strongest attack (not adaptive)"
-
-
-def _reached(line: Mapping[str, Any], mode: str) -> str:
-    accuracy, auc = words.value(line, "top1"), words.value(line, f"auc_{mode}")
-    return f"{_called(line)}: {accuracy} % test accuracy, and {_worst(mode)} has an AUC of {auc}"
-
-
-def _against(line: Mapping[str, Any], baseline: Mapping[str, Any] | None, mode: str) -> str:
-    if baseline is None:
-        return f"{_reached(line, mode)}; no model without defense is in this comparison."
-    auc = f"auc_{mode}"
-    verb = {1: "raises test accuracy to", 0: "keeps", -1: "lowers test accuracy to"}[_compared(line, baseline, "top1")]
-    kept = " test accuracy" if verb == "keeps" else ""
-    first = f"{words.value(line, 'top1')} %{kept} (no defense: {words.value(baseline, 'top1')} %)"
-    if math.isnan(line[auc]) or math.isnan(baseline[auc]):
-        return f"{_called(line)} {verb} {first}; the AUC of {_worst(mode)} was not measured on both."
-    side = _compared(line, baseline, auc)
-    moved = {1: "raises", 0: "does not measurably change", -1: "lowers"}[side]
-    joint = "and" if side else "but"
-    change = f"from {words.value(baseline, auc)} to {words.value(line, auc)}"
-    return f"{_called(line)} {verb} {first} {joint} {moved} the AUC of {_worst(mode)}: {change}."
-
-
-def _compared(line: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> int:
-    """Whether a quantity is above (1) or below (-1) the baseline's by disjoint intervals, or neither (0)."""
-    ends = [float(each[f"{name}_{end}"]) for each in (line, baseline) for end in ("low", "high")]
-    if any(map(math.isnan, ends)):
-        return (line[name] > baseline[name]) - (line[name] < baseline[name])
-    return int(ends[0] > ends[3]) - int(ends[1] < ends[2])

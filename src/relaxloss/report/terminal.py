@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from relaxloss.report import tables, words
+from relaxloss.report.headline import headline
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
@@ -43,11 +42,12 @@ def print_summary(result: Result, console: Console) -> None:
     mode = tables.headed_by(table)
     other = next(each for each in MODES if each != mode)
     console.print()
-    for sentence in tables.headline(table):
+    for sentence in headline(table):
         _say(console, sentence, "bold")
     _say(
         console,
-        "AUC of the strongest attack: 0.5 is guessing, 1 is certainty. Changes are relative to no defense, in per cent. "
+        "AUC of the strongest attack: 0.5 is guessing, 1 is certainty. "
+        "Changes are relative to no defense, in per cent. "
         f"In brackets: {'; '.join(dict.fromkeys(table['interval']))}.",
     )
     wide = console.width >= WIDE
@@ -79,8 +79,10 @@ def _print(console: Console, grid: Table) -> None:
 
 
 def _grid(heading: str, first: str) -> Table:
-    grid = Table(title=Text(heading), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1))
-    grid.add_column(f"\n{first}", overflow="fold")
+    grid = Table(
+        title=Text(heading), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
+    )
+    grid.add_column(f"\n{first}", overflow="fold", min_width=12)
     return grid
 
 
@@ -90,9 +92,9 @@ def _table(heading: str, table: pd.DataFrame, names: tuple[str, ...], *, plain: 
     for name in names:
         measure, _, mode = name.rpartition("_")
         written = HEADINGS[measure if mode in MODES else name].format(mode=MODES.get(mode, ""))
-        grid.add_column(written, justify="left" if name.startswith("attack") else "right", overflow="fold")
+        grid.add_column(written, justify="left" if name.startswith("attack") else "right", no_wrap=True)
     between = " " if wide else "\n"
-    for line in table.to_dict("records"):
+    for line in tables.records(table):
         label = f"{between}{line['label']}" if line["label"] else ""
         called = Text.assemble(words.title(line["defense"]), (label, "dim"))
         cells = []
@@ -107,9 +109,9 @@ def _table(heading: str, table: pd.DataFrame, names: tuple[str, ...], *, plain: 
 
 def _attack_tables(table: pd.DataFrame, chosen: pd.DataFrame, width: int) -> list[Table]:
     """Attacks in rows, defenses in columns, as many side by side as fit."""
-    lines: list[Any] = chosen.to_dict("records")
+    lines = tables.records(chosen)
     names = list(table["attack"].drop_duplicates())
-    cells = {(line["defense"], line["settings"], line["attack"]): line for line in table.to_dict("records")}
+    cells = {(line["defense"], line["settings"], line["attack"]): line for line in tables.records(table)}
     fit = max(1, (width - max(map(len, [*names, "attack"]))) // (CELL + 2))
     grids = []
     for start in range(0, len(lines), fit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 NONE = "none"
 PROPER = {
@@ -51,6 +52,11 @@ def written(pairs: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name}={value}" for name, value in pairs)
 
 
+def called(line: Mapping[str, Any]) -> str:
+    """A line's defense with its short settings: ``RelaxLoss (alpha=1)``."""
+    return title(line["defense"]) + (f" ({line['label']})" if line["label"] else "")
+
+
 def percent(value: float, digits: int = 1) -> str:
     """A share as per cent, without the sign."""
     return f"{100 * value:.{digits}f}"
@@ -76,7 +82,7 @@ WRITERS = {"auc": area, "selected_auc": area, "delta": signed}
 SHARES = ("top1", "top5", "train_top1", "accuracy_gap", "calibration_error", "tpr")
 
 
-def value(row: Mapping[str, float | str], name: str) -> str:
+def value(row: Mapping[str, Any], name: str) -> str:
     """A quantity of a line of `tables.summary`; what was not measured is said, and never a number."""
     number = float(row[name])
     if math.isnan(number):
@@ -89,7 +95,12 @@ def value(row: Mapping[str, float | str], name: str) -> str:
     return plain(number)
 
 
-NAMES = {"top1": "test accuracy", "top5": "top-5 accuracy", "auc": "AUC", "selected_auc": "AUC of the attack chosen on half"}
+NAMES = {
+    "top1": "test accuracy",
+    "top5": "top-5 accuracy",
+    "auc": "AUC",
+    "selected_auc": "AUC of the attack chosen on half",
+}
 MODES = {"adaptive": "adaptive", "nonadaptive": "non-adaptive"}
 
 
@@ -103,7 +114,7 @@ def quantity(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def interval(row: Mapping[str, float | str], name: str) -> str:
+def interval(row: Mapping[str, Any], name: str) -> str:
     """The quantity's interval as ``low to high``; empty if it has none."""
     low, high = (float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high"))
     if math.isnan(low) or math.isnan(high) or math.isnan(float(row[name])):

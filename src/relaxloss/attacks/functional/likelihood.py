@@ -25,7 +25,7 @@ ENOUGH = 64  # shadows from which a spread of each sample's own beats one for al
 class _Group(NamedTuple):
     """Of the shadows that have (or lack) each sample: how many, their mean, their sum of squared deviations; (N,)."""
 
-    count: Floats
+    size: Floats
     mean: Floats
     squares: Floats
 
@@ -63,9 +63,8 @@ def lira(
     t, s = shapes.bounded(np.atleast_2d(t), s.reshape(len(s), -1, t.shape[-1]))
     scores = np.zeros(t.shape[-1])
     for query in range(len(t)):
-        x = s[:, query]
-        scores += _score(t[query], _group(x, has), _group(x, ~has), online, own)
-    return scores / len(t)
+        scores += _score(t[query], *_groups(s[:, query], has), online, own)
+    return np.asarray(scores / len(t))
 
 
 def lira_leave_one_out(
@@ -85,10 +84,10 @@ def lira_leave_one_out(
     scores = np.zeros((len(s), s.shape[-1]))
     for query in range(s.shape[1]):
         x = s[:, query]
-        inside, outside = _group(x, has), _group(x, ~has)
+        inside, outside = _groups(x, has)
         for j in range(len(s)):
             scores[j] += _score(x[j], _without(j, inside, x, has), _without(j, outside, x, ~has), online, own)
-    return scores / s.shape[1]
+    return np.asarray(scores / s.shape[1])
 
 
 def _own_variance(variance: str, shadows: int) -> bool:
@@ -97,34 +96,45 @@ def _own_variance(variance: str, shadows: int) -> bool:
     return variance == "sample" or (variance == "auto" and shadows >= ENOUGH)
 
 
+def _groups(x: Floats, has: Bools) -> tuple[_Group, _Group]:
+    """Moments of the IN and the OUT entries of each column of ``x (K, N)``, in two passes over blocks in cache."""
+    width = max(1, 2**16 // len(x))
+    blocks = [slice(start, start + width) for start in range(0, max(1, x.shape[1]), width)]
+    parts = [(_group(x[:, some], has[:, some]), _group(x[:, some], ~has[:, some])) for some in blocks]
+    inside, outside = (
+        _Group(*(np.concatenate(field) for field in zip(*groups, strict=True))) for groups in zip(*parts, strict=True)
+    )
+    return inside, outside
+
+
 def _group(x: Floats, chosen: Bools) -> _Group:
-    """Moments over the chosen entries of each column of ``x (K, N)``, in two passes."""
-    count = chosen.sum(axis=0, dtype=np.float64)
-    mean = np.einsum("kn,kn->n", x, chosen, dtype=np.float64) / np.maximum(count, 1)
-    deviations = np.where(chosen, x - mean, 0.0)
+    weights = chosen.astype(np.float64)
+    size = weights.sum(axis=0)
+    mean = np.einsum("kn,kn->n", x, weights) / np.maximum(size, 1)
+    deviations = (x - mean) * weights
     squares = np.einsum("kn,kn->n", deviations, deviations)
-    squares[squares <= 1e-20 * count * mean**2] = 0.0  # the mean's rounding, not a spread
-    return _Group(count, mean, squares)
+    squares[squares <= 1e-20 * size * mean**2] = 0.0  # the mean's rounding, not a spread
+    return _Group(size, mean, squares)
 
 
 def _without(j: int, group: _Group, x: Floats, chosen: Bools) -> _Group:
     """The group with model j taken out where it is in."""
     out = chosen[j]
-    count = group.count - out
-    left = np.maximum(count, 1)
+    size = group.size - out
+    left = np.maximum(size, 1)
     deviation = np.where(out, x[j] - group.mean, 0.0)
-    mean = np.where(count > 0, group.mean - deviation / left, 0.0)
-    squares = np.where(count > 1, group.squares - deviation**2 * (group.count / left), 0.0)
-    lost = np.flatnonzero(out & (count > 1) & (squares <= 1e-6 * group.squares))  # cancelled: too few digits left
+    mean = np.where(size > 0, group.mean - deviation / left, 0.0)
+    squares = np.where(size > 1, group.squares - deviation**2 * (group.size / left), 0.0)
+    lost = np.flatnonzero(out & (size > 1) & (squares <= 1e-6 * group.squares))  # cancelled: too few digits left
     if lost.size:
         rest = np.delete(np.arange(len(x)), j)
         exact = _group(x[np.ix_(rest, lost)], chosen[np.ix_(rest, lost)])
         mean[lost], squares[lost] = exact.mean, exact.squares
-    return _Group(count, mean, squares)
+    return _Group(size, mean, squares)
 
 
 def _score(t: Floats, inside: _Group, outside: _Group, online: bool, own: bool) -> Floats:
-    has_in, has_out = inside.count > 0, outside.count > 0
+    has_in, has_out = inside.size > 0, outside.size > 0
     if t.size and not (has_out.any() and (has_in.any() or not online)):
         missing = "OUT" if not has_out.any() else "IN"
         raise UserError(
@@ -147,12 +157,12 @@ def _score(t: Floats, inside: _Group, outside: _Group, online: bool, own: bool) 
 
 def _pooled(group: _Group) -> float:
     """One standard deviation for all samples, each centred on its own mean; 0 if there is no spread to measure."""
-    freedom = np.maximum(group.count - 1, 0).sum()
+    freedom = np.maximum(group.size - 1, 0).sum()
     return float(np.sqrt(group.squares.sum() / freedom)) if freedom > 0 else 0.0
 
 
 def _spread(group: _Group, pooled: float, own: bool) -> Floats:
     if not own:
-        return np.full(len(group.count), pooled)
-    sigma = np.sqrt(group.squares / np.maximum(group.count - 1, 1))
+        return np.full(len(group.size), pooled)
+    sigma = np.sqrt(group.squares / np.maximum(group.size - 1, 1))
     return np.where(sigma > 0, sigma, pooled)

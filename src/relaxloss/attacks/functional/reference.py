@@ -105,10 +105,11 @@ def rmia_tune_a(
 
 
 def difficulty_calibration(target: ArrayLike, shadows: ArrayLike, member: ArrayLike) -> Floats:
-    """``t - mean over the shadows that lack x``: a statistic (with `loss`: reference loss minus target loss) -> ``(N,)``.
+    """``t - mean over the shadows that lack x`` of any statistic, ``(N,)``.
 
-    Higher statistics mean member, as everywhere: give `statistics.loss`, not the cross-entropy. A sample that no shadow
-    lacks takes the mean over all. Infinities count as in `likelihood.lira`. Source: Watson et al. (ICLR 2022).
+    Higher statistics mean member, as everywhere: give `loss` (the score is then reference loss minus target loss), not
+    the cross-entropy. A sample that no shadow lacks takes the mean over all. Infinities count as in `lira`.
+    Source: Watson et al. (ICLR 2022).
     """
     t, s, has = shapes.target_and_shadows(target, shadows, member)
     t, s = shapes.bounded(t, s)

@@ -19,7 +19,7 @@ def floats(name: str, values: ArrayLike, *ndims: int) -> Floats:
             f"got {name} of {array.dtype} and shape {array.shape}: expected numbers in {_words(ndims)} dimensions"
         )
     array = array.astype(np.float64, copy=False)
-    if np.isnan(array).any():
+    if array.size and np.isnan(array.min()):  # min carries NaN on, without a copy of the array
         raise UserError(f"{name} holds {int(np.isnan(array).sum())} NaN: drop those samples or models, or mend them")
     return array
 
@@ -46,7 +46,7 @@ def _words(ndims: tuple[int, ...]) -> str:
 
 def bounded(*arrays: Floats) -> tuple[Floats, ...]:
     """The same arrays with infinities one unit beyond the most extreme finite number of them all: order is kept."""
-    if all(np.isfinite(array).all() for array in arrays):
+    if all(array.size == 0 or np.isfinite([array.min(), array.max()]).all() for array in arrays):
         return arrays
     finite = [array[np.isfinite(array)] for array in arrays]
     low = min((float(f.min()) for f in finite if f.size), default=0.0) - 1.0

@@ -70,7 +70,7 @@ def logit_margin(logits: ArrayLike, labels: ArrayLike) -> Floats:
 def hinge(logits: ArrayLike, labels: ArrayLike) -> Floats:
     """``z_y - max_{c != y} z_c`` (Carlini et al. 2022; Bertran et al. 2023)."""
     z, y = _checked(logits, labels)
-    return _at(z, y) - _others(z, y).max(axis=-1)
+    return np.asarray(_at(z, y) - _others(z, y).max(axis=-1))
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.int64]]:
@@ -81,7 +81,7 @@ def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.i
         )
     if y.dtype.kind not in "iu" or y.shape != z.shape[-2:-1]:
         raise UserError(f"got labels of {y.dtype} and shape {y.shape}: expected integers of shape ({z.shape[-2]},)")
-    if y.size and not (0 <= y.min() and y.max() < z.shape[-1]):
+    if y.size and (y.min() < 0 or y.max() >= z.shape[-1]):
         raise UserError(f"got labels from {y.min()} to {y.max()}: expected 0 to {z.shape[-1] - 1}, one per logit")
     z = z.astype(np.float64, copy=False)
     if z.size and not (np.isfinite(peak := z.max(axis=-1)).all()):  # NaN passes through max

@@ -1,0 +1,80 @@
+"""SELENA (Tang et al., USENIX Security 2022): distil sub-models, each asked only about members that it never saw.
+
+K sub-models are trained, each without a part of the members, so that every member is left out of L of them. The
+teacher's answer for a member is the mean of those L models' probabilities (Split-AI); the released student learns it
+on the members (self-distillation).
+
+Threat model: black-box and white-box attackers of the student; the sub-models are thrown away. An attacker who knows
+of the method trains shadows with it. No reference data. The student still sees every member as an input, and a member
+like no other gets an answer as wrong as its left-out models': that is what protects it.
+
+Cost: K trainings on (K - L)/K of the members (25 × 0.6 = 15 plain trainings at the paper's setting) and the student's.
+
+Useful range: `l` from 1 to k - 1: with a larger l more models answer, but each has seen fewer rows. The paper
+uses K = 25, L = 10.
+
+NB(paper): the sub-models left out are drawn anew for each member. The student's loss has the teacher's answers only,
+no labels, as in the paper's experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from relaxloss import seeds
+from relaxloss.defenses.base import NONE, Defense, defenses
+from relaxloss.defenses.distillation import Student
+from relaxloss.errors import UserError
+from relaxloss.training import Fit, Session, Task, predict
+
+
+def left_out(rows: int, k: int, l: int, chance: torch.Generator) -> torch.Tensor:  # noqa: E741
+    """Which of `k` models do not see which row, bool ``(rows, k)``: `l` random models for each row."""
+    order = torch.rand(rows, k, generator=chance, dtype=torch.float64).argsort(1)
+    return torch.zeros(rows, k, dtype=torch.bool).scatter(1, order[:, :l], True)
+
+
+def soft_cross_entropy(logits: torch.Tensor, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """``-mean_i Σ_c q_ic log p_ic`` with the teacher's probabilities q ``(B, C)``; the labels take no part."""
+    return F.cross_entropy(logits, answers)
+
+
+@defenses.register("selena")
+@dataclass(frozen=True)
+class Selena(Defense):
+    """Distil K sub-models into one student; for each member only the L that never saw it answer.
+
+    Attributes:
+        k: how many sub-models.
+        l: how many of them are trained without a given member.
+    """
+
+    about: ClassVar[str] = "distil sub-models that never saw the sample (USENIX Security 2022)"
+    active: ClassVar[Mapping[str, Any]] = {"k": 3, "l": 1}
+    sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"l": l} for l in (5, 10, 20))  # noqa: E741
+    k: Annotated[int, Field(ge=2)] = 25
+    l: Annotated[int, Field(ge=1)] = 10  # noqa: E741
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.l >= self.k:
+            raise UserError(f"{self}: got l={self.l} of k={self.k}; expected l < k: some model must see each row")
+
+    def fit(self, task: Task, session: Session) -> Fit:
+        """Train the sub-models one by one, keeping only their answers; then the student on the task's own seeds."""
+        out = left_out(len(task.members), self.k, self.l, seeds.generator(task.seed, self.name, "split"))
+        answers = torch.zeros(len(out), task.num_classes, dtype=torch.float64)
+        for i in range(self.k):
+            seen, unseen = (~out[:, i]).nonzero()[:, 0], out[:, i].nonzero()[:, 0]
+            if len(seen) < 2:
+                raise UserError(f"{self}: got {len(out)} members, {len(seen)} for sub-model {i}; expected at least 2")
+            part = replace(task, members=task.members.take(seen), seed=seeds.seed(task.seed, self.name, i))
+            network = NONE.fit(part, replace(session.child(f"teacher-{i}"), monitor=None)).network
+            answers[unseen] += predict(network, task.members.x[unseen]).double().softmax(1)
+        return Student((answers / self.l).float(), soft_cross_entropy).fit(task, session)

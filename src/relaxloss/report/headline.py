@@ -1,0 +1,69 @@
+"""The result in plain sentences."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from relaxloss.report import words
+from relaxloss.report.tables import KEEPS, Line, headed_by, records, representatives
+
+
+def headline(table: pd.DataFrame) -> list[str]:
+    """The first of `tables.representatives` against no defense; then the best of all; then how they were chosen."""
+    mode = headed_by(table)
+    auc = f"auc_{mode}"
+    shown = records(representatives(table, limit=len(table)))
+    baseline = next((line for line in shown if line["defense"] == words.NONE), None)
+    others = [line for line in shown if line is not baseline]
+    if not others:
+        return [f"Only {_reached(shown[0], mode)}."]
+    sentences = [_against(others[0], baseline, mode)]
+    if len(others) > 1:
+        kept = [line for line in others if baseline and line["top1"] >= KEEPS * baseline["top1"]]
+        pool = [line for line in kept or others if not math.isnan(line[auc])]
+        among = "that keep 99 % of the accuracy" if kept else "compared"
+        if pool:
+            best = min(pool, key=lambda line: line[auc])
+            what = "the same" if best is others[0] else _reached(best, mode)
+            sentences.append(f"Of all defenses {among}, the one with the lowest AUC is {what}.")
+    if len(table) > len(shown):
+        sentences.append(
+            "Where a defense was run at several settings, these sentences take the one with the lowest AUC among those "
+            "that keep 99 % of the accuracy; it was chosen on the samples that it is shown on."
+        )
+    return sentences
+
+
+def _worst(mode: str) -> str:
+    return "the strongest adaptive attack" if mode == "adaptive" else "the strongest attack (not adaptive)"
+
+
+def _reached(line: Line, mode: str) -> str:
+    accuracy, auc = words.value(line, "top1"), words.value(line, f"auc_{mode}")
+    return f"{words.called(line)}: {accuracy} % test accuracy, and {_worst(mode)} has an AUC of {auc}"
+
+
+def _against(line: Line, baseline: Line | None, mode: str) -> str:
+    if baseline is None:
+        return f"{_reached(line, mode)}; no model without defense is in this comparison."
+    auc = f"auc_{mode}"
+    verb = {1: "raises test accuracy to", 0: "keeps", -1: "lowers test accuracy to"}[_compared(line, baseline, "top1")]
+    kept = " test accuracy" if verb == "keeps" else ""
+    first = f"{words.value(line, 'top1')} %{kept} (no defense: {words.value(baseline, 'top1')} %)"
+    if math.isnan(line[auc]) or math.isnan(baseline[auc]):
+        return f"{words.called(line)} {verb} {first}; the AUC of {_worst(mode)} was not measured on both."
+    side = _compared(line, baseline, auc)
+    moved = {1: "raises", 0: "does not measurably change", -1: "lowers"}[side]
+    joint = "and" if side else "but"
+    change = f"from {words.value(baseline, auc)} to {words.value(line, auc)}"
+    return f"{words.called(line)} {verb} {first} {joint} {moved} the AUC of {_worst(mode)}: {change}."
+
+
+def _compared(line: Line, baseline: Line, name: str) -> int:
+    """Whether a quantity is above (1) or below (-1) the baseline's by disjoint intervals, or neither (0)."""
+    ends = [float(each[f"{name}_{end}"]) for each in (line, baseline) for end in ("low", "high")]
+    if any(map(math.isnan, ends)):
+        return int(line[name] > baseline[name]) - int(line[name] < baseline[name])
+    return int(ends[0] > ends[3]) - int(ends[1] < ends[2])

@@ -1,0 +1,73 @@
+"""Models: the shapes and sizes of their papers, and a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from relaxloss import models, seeds
+from relaxloss.errors import UserError
+
+
+def build(spec: str, shape: tuple[int, ...], classes: int, seed: int = 0) -> torch.nn.Module:
+    with seeds.isolated(seed, "init"):
+        return models.parse(spec).build(shape, classes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "classes", "weights"),
+    [
+        # MLP: Σ (in + 1)·out by hand; ResNet20: 0.27 M (He et al., table 6); VGG11-BN: 9.2 M + batch norm
+        ("mlp", (600,), 100, 601 * 1024 + 1025 * 512 + 513 * 256 + 257 * 128 + 129 * 100),
+        ("mlp:hidden=7,activation=relu", (4,), 3, 5 * 7 + 8 * 3),
+        ("resnet20", (3, 32, 32), 10, 269_722),
+        ("vgg11_bn", (3, 32, 32), 10, 9_231_114),
+    ],
+)
+def test_sizes_are_the_published_ones(spec: str, shape: tuple[int, ...], classes: int, weights: int) -> None:
+    network = build(spec, shape, classes)
+    assert sum(parameter.numel() for parameter in network.parameters()) == weights
+    assert network(torch.randn(3, *shape)).shape == (3, classes)
+
+
+def test_the_paper_nets_have_the_paper_depth() -> None:
+    kinds = [type(layer).__name__ for layer in build("resnet20", (3, 32, 32), 10).modules()]
+    assert kinds.count("Conv2d") + kinds.count("Linear") == 20
+    kinds = [type(layer).__name__ for layer in build("vgg11_bn", (3, 32, 32), 10).modules()]
+    assert (kinds.count("Conv2d"), kinds.count("MaxPool2d"), kinds.count("Linear")) == (8, 5, 1)
+    kinds = [type(layer).__name__ for layer in build("mlp", (446,), 30).modules()]
+    assert (kinds.count("Linear"), kinds.count("Tanh")) == (5, 4)
+
+
+def test_initial_weights_come_from_the_seed_alone() -> None:
+    one, same, other = (build("resnet20", (3, 32, 32), 10, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_users_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mynets.py").write_text(
+        "from torch import nn\n"
+        "def good(shape, num_classes):\n    return nn.Linear(shape[0], num_classes)\n"
+        "def bad(shape, num_classes):\n    return 3\n"
+        "class pkg: pass\n"
+    )
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "nets.py").write_text((tmp_path / "mynets.py").read_text())
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build("my_package.nets:good", (5,), 2)(torch.zeros(1, 5)).shape == (1, 2)
+    assert str(models.parse("my_package.nets:good")) == "my_package.nets:good"
+    for spec, said in (
+        ("my_package.nets:bad", "returned int"),
+        ("my_package.nets:none", "no attribute 'none'"),
+        ("my_package.no:good", "No module named"),
+    ):
+        with pytest.raises(UserError, match=said):
+            build(spec, (5,), 2)
+    with pytest.raises(UserError, match=r"package.module:function"):
+        models.parse("my_package.nets")
+    with pytest.raises(UserError, match="takes images"):
+        build("vgg11_bn", (5,), 2)

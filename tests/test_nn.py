@@ -1,0 +1,255 @@
+"""The drop-in criteria: in loops of one's own, compiled, under autocast, on several ranks."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import distributed as dist
+from torch import multiprocessing, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from relaxloss import functional as R
+from relaxloss.errors import UserError
+from relaxloss.nn import CCL, HAMP, ConfidencePenalty, Criterion, Flooding, LabelSmoothing, RelaxLoss
+
+OTHERS: dict[Criterion, Any] = {
+    LabelSmoothing(smoothing=0.2): partial(R.label_smoothing, smoothing=0.2),
+    ConfidencePenalty(beta=0.3): partial(R.confidence_penalty, beta=0.3),
+    Flooding(level=1.0, per_sample=True): partial(R.flooding, level=1.0, per_sample=True),
+    CCL(form="quadratic"): partial(R.ccl, form="quadratic"),
+    HAMP(gamma=0.5, alpha=0.01): partial(R.hamp_loss, gamma=0.5, alpha=0.01),
+}
+
+
+def batch(seed: int = 0, b: int = 16, c: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(b, c, generator=generator), torch.randint(c, (b,), generator=generator)
+
+
+def test_the_epochs_parity_drives_the_branch() -> None:
+    z, y = batch()
+    criterion = RelaxLoss(alpha=100.0, upper=0.3)
+    up = R.relax_loss(z, y, alpha=100.0, ascent=True)
+    flat = R.relax_loss(z, y, alpha=100.0, ascent=False, upper=0.3)
+    assert up != flat
+    for epoch in range(5):
+        criterion.set_epoch(epoch)
+        assert criterion(z, y) == (up if epoch + 1 in (2, 4) else flat)  # the paper's even epochs, counted from 1
+
+
+@pytest.mark.parametrize("flatten", ["all", "misclassified", "official"])
+def test_every_setting_reaches_the_function(flatten: Any) -> None:
+    z, y = batch()
+    y[::2] = z.argmax(1)[::2]
+    criterion = RelaxLoss(alpha=7.0, flatten=flatten, upper=0.1)
+    criterion.set_epoch(0)
+    want = R.relax_loss(z, y, alpha=7.0, ascent=False, flatten=flatten, upper=0.1)
+    assert criterion(z, y) == want
+    assert want != R.relax_loss(z, y, alpha=7.0, ascent=False, flatten=flatten)
+
+
+def test_a_forgotten_epoch_is_an_error_in_training_only() -> None:
+    z, y = batch()
+    criterion = RelaxLoss(alpha=100.0)
+    with pytest.raises(UserError, match="set_epoch"):
+        criterion(z, y)
+    assert criterion.eval()(z, y) == F.cross_entropy(z, y)
+
+
+@pytest.mark.parametrize("criterion", [RelaxLoss(alpha=100.0), *OTHERS], ids=repr)
+def test_evaluation_is_the_cross_entropy(criterion: Criterion) -> None:
+    z, y = batch()
+    criterion = copy.deepcopy(criterion)
+    if isinstance(criterion, RelaxLoss):
+        criterion.set_epoch(1)
+    assert criterion(z, y) != F.cross_entropy(z, y)
+    assert criterion.eval()(z, y) == F.cross_entropy(z, y)
+
+
+@pytest.mark.parametrize("criterion", OTHERS, ids=repr)
+def test_the_other_criteria_are_their_functions(criterion: Criterion) -> None:
+    z, y = batch()
+    assert criterion(z, y) == OTHERS[criterion](z, y)
+
+
+def test_criteria_keep_nothing_in_a_state_dict_and_can_be_copied() -> None:
+    z, y = batch()
+    criterion = RelaxLoss(alpha=2.0)
+    criterion.set_epoch(1)
+    assert criterion.state_dict() == {}
+    assert repr(criterion) == "RelaxLoss(alpha=2.0, flatten='all', upper=1.0)"
+    for copied in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):  # noqa: S301
+        assert copied(z, y) == criterion(z, y)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RelaxLoss(alpha=-1.0),
+        lambda: RelaxLoss(upper=0.0),
+        lambda: RelaxLoss(flatten="some"),  # type: ignore[arg-type]
+        lambda: RelaxLoss().set_epoch(-1),
+        lambda: LabelSmoothing(smoothing=2.0),
+        lambda: ConfidencePenalty(beta=-1.0),
+        lambda: Flooding(level=-1.0),
+        lambda: CCL(a=2.0),
+        lambda: CCL(form="cubic"),  # type: ignore[arg-type]
+        lambda: HAMP(gamma=2.0, alpha=0.0),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(make: Any) -> None:
+    with pytest.raises(UserError, match=r"expected|known: "):
+        make()
+
+
+def test_settings_are_keyword_only_and_epochs_whole() -> None:
+    with pytest.raises(TypeError):
+        RelaxLoss(1.0)  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        RelaxLoss().set_epoch(1.5)  # type: ignore[arg-type]
+
+
+def test_compiles_once_per_parity() -> None:
+    criterion = RelaxLoss(alpha=100.0)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(criterion, fullgraph=True, backend=backend)
+    z, y = batch()
+    for epoch in range(12):
+        criterion.set_epoch(epoch)
+        assert compiled(z, y) == criterion(z, y)
+    assert len(graphs) == 2
+    torch._dynamo.reset()
+
+
+def test_autocast() -> None:
+    x, y = batch(b=64, c=8)
+    layer = nn.Linear(8, 8)
+    for epoch in (0, 1):
+        criterion = RelaxLoss(alpha=100.0)
+        criterion.set_epoch(epoch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = layer(x)
+            loss = criterion(logits, y)
+        assert logits.dtype == torch.bfloat16
+        assert loss.dtype == torch.float32
+        loss.backward()
+        want = torch.autograd.grad(criterion(layer(x), y), layer.weight)[0]
+        torch.testing.assert_close(layer.weight.grad, want, rtol=0.05, atol=0.002)
+        layer.weight.grad = None
+
+
+def test_at_an_active_alpha_the_mean_loss_ends_near_alpha_and_spreads() -> None:
+    data = load_digits()
+    x, y = torch.tensor(data.data[:800] / 16, dtype=torch.float32), torch.tensor(data.target[:800], dtype=torch.int64)
+
+    def train(alpha: float) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        network = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 10))
+        for weight in network.parameters():
+            nn.init.normal_(weight, std=0.1, generator=generator)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        criterion = RelaxLoss(alpha=alpha)
+        for epoch in range(40):
+            criterion.set_epoch(epoch)
+            for index in torch.randperm(len(x), generator=generator).split(64):
+                loss = criterion(network(x[index]), y[index])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        with torch.no_grad():
+            return F.cross_entropy(network(x), y, reduction="none")
+
+    plain, relaxed = train(0.0), train(0.5)
+    assert plain.mean() < 0.02
+    assert abs(relaxed.mean() - 0.5) < 0.1
+    assert relaxed.var() > 100 * plain.var()
+
+
+# --- several ranks ----------------------------------------------------------------------------------------------------
+
+SIZES = (12, 4)  # the ranks' batches
+ALPHA = 3.0
+
+
+def _data() -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = batch(3, sum(SIZES), 5)
+    y[: SIZES[0]] = (3 * x).argmax(1)[: SIZES[0]]  # rank 0 has learnt its samples
+    y[SIZES[0] :] = (3 * x).argmin(1)[SIZES[0] :]  # rank 1 has not
+    return 3 * x, y
+
+
+def _rank(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    z, y = (part.split(SIZES)[rank] for part in _data())
+    out: dict[str, torch.Tensor] = {}
+    for epoch in (0, 1):
+        for name, alpha in (("below", ALPHA + 100), ("above", 0.1), ("split", ALPHA)):
+            leaf = z.clone().requires_grad_()
+            criterion = RelaxLoss(alpha=alpha)
+            criterion.set_epoch(epoch)
+            loss = criterion(leaf, y)
+            loss.backward()
+            assert leaf.grad is not None
+            out[f"{name} {epoch}"], out[f"{name} {epoch} gradient"] = loss.detach(), leaf.grad
+    out["alone"] = RelaxLoss(alpha=1.0).eval()(z, y)  # no communication: ranks may evaluate by themselves
+
+    torch.manual_seed(0)
+    network = DistributedDataParallel(nn.Linear(5, 5))
+    x, labels = (part.chunk(2)[rank] for part in _data())  # equal batches: DDP's mean of gradients is the gradient
+    criterion = RelaxLoss(alpha=_ddp_alpha())
+    criterion.set_epoch(1)
+    criterion(network(x), labels).backward()
+    out["ddp"] = network.module.weight.grad
+    torch.save(out, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _ddp_alpha() -> float:
+    """Between the global mean loss and the larger of the ranks' own."""
+    torch.manual_seed(0)
+    network = nn.Linear(5, 5)
+    x, y = _data()
+    losses = [F.cross_entropy(network(a), b).item() for a, b in zip(x.chunk(2), y.chunk(2), strict=True)]
+    assert abs(losses[0] - losses[1]) > 0.1
+    return 0.25 * min(losses) + 0.75 * max(losses)
+
+
+def test_two_ranks_take_the_branch_of_one_device(tmp_path: Path) -> None:
+    z, y = _data()
+    own = [F.cross_entropy(a, b).item() for a, b in zip(z.split(SIZES), y.split(SIZES), strict=True)]
+    assert own[0] < F.cross_entropy(z, y) < ALPHA < sum(own) / 2  # weighted by size below alpha, unweighted above
+
+    multiprocessing.spawn(_rank, (tmp_path,), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for epoch in (0, 1):
+        for name, alpha in (("below", ALPHA + 100), ("above", 0.1), ("split", ALPHA)):
+            leaf = z.clone().requires_grad_()
+            want = R.relax_loss(leaf, y, alpha=alpha, ascent=epoch == 1)
+            want.backward()
+            key = f"{name} {epoch}"
+            value = sum(rank[key] * n for rank, n in zip(ranks, SIZES, strict=True)) / len(y)
+            gradient = torch.cat([rank[f"{key} gradient"] * n for rank, n in zip(ranks, SIZES, strict=True)]) / len(y)
+            torch.testing.assert_close(value, want.detach())
+            torch.testing.assert_close(gradient, leaf.grad)
+    for rank in range(2):
+        assert ranks[rank]["alone"] == F.cross_entropy(*(part.split(SIZES)[rank] for part in (z, y)))
+
+    torch.manual_seed(0)
+    network = nn.Linear(5, 5)
+    R.relax_loss(network(z), y, alpha=_ddp_alpha(), ascent=True).backward()
+    for of_rank in ranks:
+        torch.testing.assert_close(of_rank["ddp"], network.weight.grad)

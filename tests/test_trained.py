@@ -1,0 +1,67 @@
+"""One trained model: what it says, and that it is the same after saving, loading and resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from relaxloss import trained
+from relaxloss.data import Dataset
+from relaxloss.errors import UserError
+from relaxloss.task import Recipe
+from relaxloss.trained import Trained
+
+TINY = Recipe(model="mlp:hidden=16", epochs=4, milestones=(3,), batch_size=32)
+
+
+@pytest.mark.parametrize("defense", ["none", "relaxloss:alpha=0.7"])
+def test_saved_and_loaded_it_answers_the_same(table: Dataset, tmp_path: Path, defense: str) -> None:
+    made = trained.train(table, defense, recipe=TINY, seed=2)
+    made.save(tmp_path)
+    back = Trained.load(tmp_path)
+    assert np.array_equal(made.predict_log_proba(table.x), back.predict_log_proba(table.x))
+    assert np.allclose(np.exp(back.predict_log_proba(table.x)).sum(1), 1)
+    assert back.facts == made.facts
+    assert back.card == made.card
+    assert all(np.array_equal(made.split[name], back.split[name]) for name in made.split)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".json", ".npz", ".safetensors"]
+
+
+def test_shares_are_disjoint_and_the_accuracy_is_of_the_test_share(blobs: Dataset) -> None:
+    made = trained.train(blobs, recipe=TINY, test=0.3, reference=0.1)
+    parts = [made.split[name] for name in ("members", "test", "reference")]
+    assert [len(part) for part in parts] == [180, 90, 30]
+    assert len(np.unique(np.concatenate(parts))) == 300
+    predicted = made.predict_log_proba(blobs.x[made.split["test"]]).argmax(1)
+    assert made.facts["test_accuracy"] == (predicted == blobs.y[made.split["test"]]).mean()
+
+
+def test_checkpoints_resume_and_change_nothing(blobs: Dataset, tmp_path: Path) -> None:
+    one = trained.train(blobs, recipe=TINY)
+    epochs: list[int] = []
+    for _ in range(2):
+        two = trained.train(
+            blobs, recipe=TINY, checkpoints=tmp_path, tell=lambda progress: epochs.append(progress.epoch)
+        )
+    assert epochs == [1, 2, 3, 4], "the second training found the first one's last checkpoint"
+    assert all(torch.equal(a, b) for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True))
+
+
+def test_bad_models_and_shares_are_explained(blobs: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.json is missing"):
+        Trained.load(tmp_path)
+    made = trained.train(blobs, recipe=TINY)
+    made.save(tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({key: value for key, value in card.items() if key != "defense"}))
+    with pytest.raises(UserError, match=r"damaged.*defense"):
+        Trained.load(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        Trained.load(tmp_path)
+    with pytest.raises(UserError, match=r"test=0.9 and reference=0.2"):
+        trained.train(blobs, recipe=TINY, test=0.9, reference=0.2)
