@@ -15,12 +15,14 @@ from relaxloss.version import __version__
 if TYPE_CHECKING:
     from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn
     from relaxloss.api import compare
+    from relaxloss.auditing import audit
     from relaxloss.plan import Experiment
     from relaxloss.task import Recipe
     from relaxloss.trained import Trained, train
 
 _ROOMS = ("attacks", "data", "defenses", "functional", "games", "gradients", "metrics", "models", "nn")
 _NAMES = {
+    "audit": "relaxloss.auditing",
     "compare": "relaxloss.api",
     "Experiment": "relaxloss.plan",
     "Recipe": "relaxloss.task",
@@ -46,6 +48,7 @@ __all__ = [
     "UserError",
     "__version__",
     "attacks",
+    "audit",
     "compare",
     "data",
     "defenses",

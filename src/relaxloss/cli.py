@@ -1,4 +1,4 @@
-"""The command line: train, compare, report, list, store. Exit codes: 0 done, 2 the input is wrong, 1 our fault."""
+"""The command line: train, compare, audit, report, list, store. Exit codes: 0 done, 2 the input is wrong, 1 our fault."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import tomllib
 import traceback
 import warnings
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ def recipe_of(dataset: Any, model: str | None, epochs: int | None, fields: str |
     if "epochs" in given and "milestones" not in given:
         share = int(given["epochs"]) / recipe.epochs
         given["milestones"] = tuple(round(milestone * share) for milestone in recipe.milestones)
-    return build(Recipe, {name: getattr(recipe, name) for name in recipe.__dataclass_fields__} | given)
+    return build(Recipe, {field.name: getattr(recipe, field.name) for field in fields_of(recipe)} | given)
 
 
 @app.command()
@@ -146,13 +147,13 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Compare defenses on a data set: accuracy against leakage, with every attack, in one report."""
-    from relaxloss import api, report
+    from relaxloss import api, games, report
     from relaxloss import data as data_sets
     from relaxloss.engine import Engine
     from relaxloss.experiment import Quiet
-    from relaxloss.plan import Experiment
+    from relaxloss.plan import Experiment, attacks_for
     from relaxloss.progress import Terminal
-    from relaxloss.specs import build
+    from relaxloss.specs import build, check_names
 
     fields = _read_toml(spec) if spec else {}
     options: dict[str, Any] = {"dataset": data, "shadows": shadows, "game": game, "label": label}
@@ -161,14 +162,14 @@ def compare(
         fields["drop"] = _names(drop)
     if seeds is not None:
         fields["seeds"] = tuple(seeds.split(","))
+    notes: list[str] = []
     if attacks is not None:
-        from relaxloss.attacks import parse_list
-
-        fields["attacks"] = parse_list(attacks)
+        fields["attacks"], notes = attacks_for(attacks, games.parse(fields.get("game", games.FiveFolds())))
     if defenses is not None:
         fields["defenses"] = defense_list(defenses)
     if sweep:
         fields["defenses"] = swept(fields.get("defenses", ("none",)))
+    check_names(Experiment, fields)
     fields["dataset"] = _required(fields.get("dataset"))
     experiment = build(Experiment, fields)
     dataset = data_sets.load(experiment.dataset, label=experiment.label, drop=experiment.drop)
@@ -178,6 +179,8 @@ def compare(
     directory = out or Path("runs") / dataset.name
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
+    for note in notes:
+        watch.log(note)
     runner = Engine(engine, workers, address)  # type: ignore[arg-type]
     result = api.compare(experiment, directory, engine=runner, watch=watch)
     report.print_summary(result, console())
@@ -220,6 +223,35 @@ def report(run: Annotated[Path, typer.Argument(help="a run's directory")]) -> No
     reports.save(result, run)
     reports.print_summary(result, console())
     console().print(f"report: {run / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def audit(
+    predictions: Annotated[Path, typer.Argument(help="a .csv, .parquet or .npz file: label, member, one per class")],
+    out: Annotated[Path, typer.Option("--out", help="directory for the report")] = Path("audit"),
+    kind: Annotated[str, typer.Option(help="what the numbers are: auto, probs or logits")] = "auto",
+    label: Annotated[str | None, typer.Option(help="the true labels' column; label (npz: labels) if left out")] = None,
+    member: Annotated[str | None, typer.Option(help="the column of who was trained on; member if left out")] = None,
+    adaptive: Annotated[
+        bool | None, typer.Option("--adaptive/--non-adaptive", help="were shadows trained as the target was?")
+    ] = None,
+    coin_flips: Annotated[
+        bool, typer.Option("--coin-flips", help="each row was trained on by a fair coin flip: bound epsilon, too")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Audit the predictions of any model: how well can membership be inferred from them?"""
+    from relaxloss import auditing, prediction_files
+    from relaxloss.report import audit_page, audit_terminal
+
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; expected a directory to write the audit into: give another --out")
+    found = prediction_files.read(predictions, kind=kind, label=label, member=member)  # type: ignore[arg-type]
+    result = auditing.run(found, name=predictions.stem, adaptive=adaptive, coin_flips=coin_flips)
+    path = audit_page.save(result, out)
+    if not quiet:
+        audit_terminal.print_audit(result, console())
+    console().print(f"report: {path}", soft_wrap=True)
 
 
 def _store(run: Path) -> Any:
@@ -288,9 +320,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The entry point."""
-    warnings.showwarning = lambda message, *_args, **_kwargs: console(stderr=True).print(f"warning: {message}")
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_args, **_kwargs: console(stderr=True).print(f"warning: {message}")
+            app()
     except UserError as error:
         console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(2)

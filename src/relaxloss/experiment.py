@@ -64,7 +64,10 @@ def run(
     store = Store(Path(out) / "store")
     started = time.time()
     with store.writing():
-        failures = _run_jobs(store, engine, watch, plan)
+        try:
+            failures = _run_jobs(store, engine, watch, plan)
+        finally:  # also when it is interrupted: a terminal gets its cursor back
+            watch.end()
         if failures:
             done = "what succeeded is stored; mend the cause and run the same command again"
             raise UserError("\n".join([*failures, done]))
@@ -75,9 +78,9 @@ def run(
 
 def _run_jobs(store: Store, engine: Engine, watch: Watch, plan: Plan) -> list[str]:
     failures: list[str] = []
-    train_jobs = plan.train_jobs(store)
+    train_jobs, cached = plan.train_jobs(store)
     names = {job.key: (f"{job.trainer} seed {job.seed} model {job.row}", job.work) for job in train_jobs}
-    watch.begin("train", names, 0, store.root / "scratch")
+    watch.begin("train", names, cached, store.root / "scratch")
     for train_outcome in engine.run(jobs.train_and_observe, train_jobs):
         train_job = train_jobs[train_outcome.index]
         about = {
@@ -90,14 +93,14 @@ def _run_jobs(store: Store, engine: Engine, watch: Watch, plan: Plan) -> list[st
         _put(store, train_outcome, about, failures, names[train_job.key][0])
         watch.done(train_job.key, train_outcome.result.seconds if train_outcome.result else 0)
     if not failures:
-        score_jobs, _ = plan.score_jobs(store)
+        score_jobs, scored = plan.score_jobs(store)
+        cached = len(scored) - sum(len(job.attacks) for job in score_jobs)
         names = {str(index): ("scores", float(len(job.attacks))) for index, job in enumerate(score_jobs)}
-        watch.begin("score", names, 0, store.root / "scratch")
+        watch.begin("score", names, cached, store.root / "scratch")
         for outcome in engine.run(jobs.score, score_jobs):
             job = score_jobs[outcome.index]
             _put(store, outcome, {"attacks": [str(attack) for _, attack in job.attacks]}, failures, "scores")
             watch.done(str(outcome.index), outcome.result.seconds if outcome.result else 0)
-    watch.end()
     return failures
 
 

@@ -16,9 +16,8 @@ FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may al
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
 TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
-AUC_LEVEL = (
-    0.999  # so high because many attacks are looked at: 15 at 95 % would raise the flag on one null run in three
-)
+AUC_LEVEL = 0.999  # of 15 attacks, one is below at 95 % in one null run in three
+DISCRETE = frozenset({"correctness", "label_only"})  # attacks whose scores tie by design
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,18 @@ class Design:
 
 @dataclass(frozen=True)
 class Game(Spec):
-    """Base of the games. A subclass overrides `draw`."""
+    """Base of the games. A subclass overrides `draw`.
+
+    Class attributes:
+        aligned: whether shadows are trained on asked samples.
+    """
+
+    aligned: ClassVar[bool] = False
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether a drawing has reference samples."""
+        return True
 
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
         """Who is in which model, for a pool with the given labels ``(M,)``."""
@@ -111,11 +122,17 @@ class RandomHalves(Game):
     """
 
     name: ClassVar[str] = "random_halves"
+    aligned: ClassVar[bool] = True
     models: Annotated[int, Field(ge=2)] = 64
     canaries: NonNegativeInt = 0
     canary_kind: Literal["clean", "mislabelled"] = "clean"
     reference: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether a drawing has reference samples."""
+        return self.reference > 0
 
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
         """Held-out shares first, then a fair coin for every asked sample and model."""

@@ -236,6 +236,7 @@ def evidence_of(job: ScoreJob, design: Design, dataset: Dataset, read: Any, targ
         whole.take(design.reference) if len(design.reference) else None,
         dataset.num_classes,
         seeds.seed(job.seed, "attack"),
+        dataset.x,
     )
 
 

@@ -17,7 +17,7 @@ from relaxloss.attacks import Attack, AttackField, parse_list
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, Defense, DefenseField
 from relaxloss.errors import UserError
-from relaxloss.games import Design, FiveFolds, GameField
+from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
 from relaxloss.specs import Spec, build, content_key
 from relaxloss.store import Store
@@ -73,6 +73,22 @@ class Experiment(Spec):
         return tuple(name for name in signals.QUERIES if name in needed)
 
 
+def unmet(attack: Attack, game: Game) -> str:
+    """What the attack needs and the game does not give; empty if nothing."""
+    if attack.needs.aligned and not game.aligned:
+        return "shadows trained on asked samples (the game random_halves has them)"
+    if attack.needs.population and not game.sets_aside:
+        return "reference samples that are in no model (give the game a reference share)"
+    return ""
+
+
+def attacks_for(text: str, game: Game) -> tuple[tuple[Attack, ...], list[str]]:
+    """The attacks of a list, of its sets (``all``, ...) only those that the game allows; and what was left out, why."""
+    taken = parse_list(text, lambda attack: not unmet(attack, game))
+    rest = [attack for attack in parse_list(text) if attack not in taken]
+    return taken, [f"attack {attack} is left out: it needs {unmet(attack, game)}" for attack in rest]
+
+
 @dataclass(frozen=True)
 class Scored:
     """One attack's stored scores: which defense's targets, which shadows, which seed, and the key."""
@@ -90,6 +106,9 @@ class Plan:
     def __init__(self, experiment: Experiment, dataset: Dataset, reference: Dataset | Reference) -> None:
         self.experiment, self.dataset, self.reference = experiment, dataset, reference
         self.recipe = experiment.recipe or Recipe.default(dataset)
+        for attack in experiment.attacks:
+            if lacking := unmet(attack, experiment.game):
+                raise UserError(f"attack {attack} cannot run in the game {experiment.game}: it needs {lacking}")
         self.designs = {seed: experiment.game.draw(dataset.y, dataset.num_classes, seed) for seed in experiment.seeds}
         for defense in experiment.defenses:
             for design in self.designs.values():
@@ -120,8 +139,8 @@ class Plan:
             for query in self.experiment.queries
         }
 
-    def train_jobs(self, store: Store) -> list[TrainJob]:
-        """One job per distinct training that is, or whose observations are, not yet in the store."""
+    def train_jobs(self, store: Store) -> tuple[list[TrainJob], int]:
+        """One job per distinct training that is, or whose observations are, not yet in the store; how many are."""
         wanted: dict[str, tuple[Defense, int, int, dict[str, Observation]]] = {}
         for seed, design in self.designs.items():
             for defense, row in self._observed(design):
@@ -140,7 +159,7 @@ class Plan:
                         store.scratch(key), driver=os.getpid(),
                     )
                 )  # fmt: skip
-        return found
+        return found, len(wanted) - len(found)
 
     def _observed(self, design: Design) -> Iterator[tuple[Defense, int]]:
         """The releases to observe, defense by defense: targets and, as the modes ask, shadows."""

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import jobs, measures, metrics
+from relaxloss import flags, jobs, measures, metrics
 from relaxloss.defenses import Composed, Defense
 from relaxloss.errors import UserError
 from relaxloss.games import Design
@@ -40,6 +40,7 @@ class Result:
         roc: the strongest attack's ROC curve per defense.
         history: loss and accuracy per epoch of the first target of each defense.
         facts: the experiment as a dict, the data set's provenance, versions and dates.
+        flags: warnings about the evaluation itself.
         failures: jobs that failed, with their reasons.
     """
 
@@ -48,6 +49,7 @@ class Result:
     roc: pd.DataFrame
     history: pd.DataFrame
     facts: dict[str, Any]
+    flags: tuple[flags.Flag, ...] = ()
     failures: tuple[str, ...] = ()
     out: Path | None = None
 
@@ -59,6 +61,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
     histograms: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
+    warned: dict[flags.Flag, list[str]] = {}
     _, scored = plan.score_jobs(store)
     for seed, design in plan.designs.items():
         labels = dataset.y if design.labels is None else design.labels
@@ -67,7 +70,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             first = design.targets[0]
             files = _require(store, "train", plan.train_key(defense.trainer, seed, first))
             history += [head | epoch for epoch in json.loads(files[jobs.HISTORY])]
-            for fact, value in json.loads(files[jobs.FACTS]).items():
+            own_facts = json.loads(files[jobs.FACTS])
+            for fact, value in own_facts.items():
                 if isinstance(value, (int, float)):
                     rows.append(head | {"adaptive": None} | measures.row(fact, value, n=1))
             for item in _utility(plan, store, defense, seed, design, labels):
@@ -84,6 +88,9 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 strongest = max(table, key=lambda name: metrics.auc(*table[name]))
                 thin = measures.thinned_roc(*table[strongest])
                 curves += [head | {"adaptive": adaptive, "attack": strongest} | item for item in thin]
+            facts = evaluation_facts(plan, defense, design, own_facts, table, strongest)
+            for flag in flags.raised(facts):
+                warned.setdefault(flag, []).append(str(defense))
     whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": str(experiment.game)}
     table_of_rows = pd.DataFrame([whole | item for item in rows])
     return Result(
@@ -92,7 +99,50 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
         pd.DataFrame(curves),
         pd.DataFrame(history),
         facts_of(plan, seconds),
+        flags=tuple(_said_of(flag, names, len(experiment.defenses)) for flag, names in warned.items()),
         out=out,
+    )
+
+
+def _said_of(flag: flags.Flag, names: list[str], defenses: int) -> flags.Flag:
+    """The flag with the defenses it was raised for, unless for all."""
+    listed = list(dict.fromkeys(names))
+    return flag if len(listed) == defenses else dataclasses.replace(flag, detail=f"{', '.join(listed)}: {flag.detail}")
+
+
+def evaluation_facts(
+    plan: Plan,
+    defense: Defense,
+    design: Design,
+    own_facts: dict[str, Any],
+    table: dict[str, tuple[Any, Any]],
+    strongest: str,
+) -> flags.Facts:
+    """What is known about the evaluation of one defense, for the flags."""
+    changes = defense.trainer != defense and defense.snapshot is None  # a release that is not the network itself
+    unchanged = None if changes else 0.0
+    confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
+    best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
+    label_only = next((name for name in table if name.startswith("label_only")), None)
+    advantage = None
+    if label_only and best:
+        advantage = metrics.auc_difference_interval(table[label_only][0], *table[best])
+    return flags.Facts(
+        nonmembers=int((~table[strongest][1]).sum()),
+        lowest_fpr=min(measures.FPRS),
+        shadows=len(design.member) - 1,
+        adaptive=True in plan.modes,
+        changed_on_repeat=None if defense.randomised else 0.0,
+        changed_labels=unchanged,
+        tied_pairs=metrics.tied_share(*table[best]) if best else None,
+        label_only_advantage=advantage,
+        reference_overlap=len(np.intersect1d(design.asked, design.reference)),
+        auc_intervals={name: metrics.auc_interval(*part, flags.AUC_LEVEL) for name, part in table.items()},
+        dp="epsilon" in own_facts,
+        epsilon=own_facts.get("epsilon"),
+        delta=own_facts.get("delta"),
+        members=int(design.member[design.targets[0]].sum()),
+        selected_on_asked=False,
     )
 
 

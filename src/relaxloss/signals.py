@@ -90,11 +90,12 @@ def shifted(x: torch.Tensor, flip: bool, down: int, right: int) -> torch.Tensor:
 def white_box(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
     """``gradient_norms (M, 4)`` of the network beneath the release: its holder sees through a changed output."""
     x, y = torch.from_numpy(dataset.x), torch.from_numpy(labels)
-    pieces = []
+    pieces, method = [], None
     for rows in torch.arange(len(y)).split(1024):
         with torch.no_grad():
             encoded = network.encoder(x[rows])
-        pieces.append(gradients.norms(network.net, encoded, y[rows]))
+        method = method or gradients.plan(network.net, encoded, y[rows]).method
+        pieces.append(gradients.norms(network.net, encoded, y[rows], method=method))
     return {"gradient_norms": np.concatenate(pieces)}
 
 

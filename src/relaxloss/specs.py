@@ -19,7 +19,7 @@ import json
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pydantic
@@ -141,10 +141,7 @@ def split_list(text: str) -> list[str]:
 
 def build(cls: type[S], fields: Mapping[str, Any]) -> S:
     """An instance from a dict of fields; text is brought to the fields' types."""
-    known = {field.name for field in dataclasses.fields(cls)}
-    for field in fields:
-        if field not in known:
-            raise unknown(f"field of {cls.name or cls.__name__}", field, known)
+    check_names(cls, fields)
     hints = typing.get_type_hints(cls)
     values = {field: _read(value, hints[field]) for field, value in fields.items()}
     missing = [
@@ -157,6 +154,14 @@ def build(cls: type[S], fields: Mapping[str, Any]) -> S:
     if missing:
         raise UserError(f"{cls.name or cls.__name__} needs {', '.join(missing)}; give {missing[0]}=value")
     return cls(**values)
+
+
+def check_names(cls: type[Spec], names: Iterable[str]) -> None:
+    """A clear error for a name that is no field of the spec."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in names:
+        if name not in known:
+            raise unknown(f"field of {cls.name or cls.__name__}", name, known)
 
 
 def _read(value: Any, hint: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -48,6 +48,9 @@ class Evidence:
         population_target: the target's signals on them.
         num_classes: C.
         seed: for attacks that draw random numbers.
+        x: ``(M, ...)`` the pool's raw rows, as the attacker knows them; None: it has predictions only.
+        aligned: whether the game trains shadows on asked samples; found from `shadow_member` if left out, and kept by
+            `mirrored`, so that the rehearsal is played in the target's way.
     """
 
     target: Signals
@@ -59,6 +62,12 @@ class Evidence:
     population_target: Signals | None
     num_classes: int
     seed: int = 0
+    x: npt.NDArray[Any] | None = None
+    aligned: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.aligned is None:
+            object.__setattr__(self, "aligned", bool(self.shadow_member[:, self.asked].any()))
 
     def mirrored(self) -> tuple[Evidence, npt.NDArray[np.bool_]]:
         """The attacker's rehearsal: the first shadow as target on the fit samples, and its membership there.
@@ -105,10 +114,14 @@ def check(attack: Attack, evidence: Evidence) -> None:
         raise UserError(
             f"attack {attack.name} needs at least {needs.shadows} shadow models, got {len(evidence.shadows)}"
         )
-    if needs.aligned and not evidence.shadow_member[:, evidence.asked].any():
+    if needs.aligned and not evidence.aligned:
         raise UserError(f"attack {attack.name} needs shadows trained on asked samples: use the game random_halves")
     if needs.population and evidence.population_target is None:
         raise UserError(f"attack {attack.name} needs reference samples that are in no model; the game sets none aside")
+    observed = {"white_box": evidence.target.gradient_norms, "perturbed": evidence.target.hits}
+    for query in needs.queries:
+        if observed.get(query, evidence) is None:
+            raise UserError(f"attack {attack.name} needs the query {query!r}, which the model was not asked")
 
 
 attacks: Registry[Attack] = Registry("attack", "relaxloss.attacks")
@@ -118,6 +131,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "whitebox": ("grad_x_l1", "grad_x_l2", "grad_w_l1", "grad_w_l2"),
 }
 SETS["paper"] = SETS["blackbox"] + SETS["whitebox"]
+SETS["modern"] = ("lira", "lira_offline", "rmia", "quantile", "label_only", "calibration")
 
 
 def parse(given: str | Mapping[str, Any] | Attack) -> Attack:
@@ -125,14 +139,15 @@ def parse(given: str | Mapping[str, Any] | Attack) -> Attack:
     return attacks.parse(given)
 
 
-def parse_list(text: str) -> tuple[Attack, ...]:
-    """Attacks from a comma-separated list of specs and of the sets ``paper``, ``blackbox``, ``whitebox``, ``all``."""
+def parse_list(text: str, usable: Callable[[Attack], bool] = lambda attack: True) -> tuple[Attack, ...]:
+    """Attacks from a comma-separated list of specs and of the sets ``all`` and `SETS`.
+
+    Of a set, only the usable ones are taken; what is named by itself always is.
+    """
     names: list[str] = []
     for piece in split_list(text):
-        if piece == "all":
-            names += attacks.names()
-        elif piece in SETS:
-            names += SETS[piece]
+        if piece == "all" or piece in SETS:
+            names += [name for name in SETS.get(piece, attacks.names()) if usable(parse(name))]
         elif piece.partition(":")[0] not in attacks.names():
             raise unknown("attack or attack set", piece, [*attacks.names(), *SETS, "all"])
         else:

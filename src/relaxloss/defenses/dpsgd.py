@@ -52,7 +52,7 @@ class Preset:
     plain: bool = False  # no momentum, no weight decay
 
 
-PRESETS = {None: Preset(), "weak": Preset(lr=1.0, ema=0.999, copies=8, plain=True)}
+PRESETS = {None: Preset(), "weak": Preset(lr=0.5, ema=0.999, copies=8, plain=True)}
 
 
 @defenses.register("dpsgd")
@@ -112,6 +112,8 @@ class DPSGD(Defense):
         """The task's recipe, with what the preset and the fields change of it."""
         preset, recipe = PRESETS[self.preset], task.recipe
         changes: dict[str, Any] = {"precision": "float32", "lr": self.lr or preset.lr or recipe.lr}
+        # Opacus (1.6) unfolds images by their strides, and is silently wrong where the channels come last.
+        changes["channels_last"] = False
         if preset.plain:
             changes |= {"optimiser": "sgd", "momentum": 0.0, "weight_decay": 0.0}
         if self.copies(task) > 1:

@@ -6,8 +6,10 @@ import contextlib
 import importlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from relaxloss.errors import MissingExtra, UserError
 from relaxloss.training import State
 
 GRADIENTS = 2**26  # numbers in the stored gradients of one chunk of samples: 256 MB
+ORDERS = (1.001, 1.01, 1.05, *(1 + k / 10 for k in range(1, 10)), *range(2, 64), 96, 128, 256, 512, 1024)  # of Rényi's
 TIGHT = 30.0  # below this ε by Rényi accounting, numerical accounting (some 10 % tighter) is quick enough
 
 
@@ -28,21 +31,28 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
         return 0.0
     if noise == 0:
         return math.inf
-    accountants = _opacus("opacus.accountants")
     found = _renyi(noise, rate, steps, delta)
     if found <= TIGHT:
-        numerical = accountants.PRVAccountant()
-        numerical.history = [(noise, rate, steps)]
-        found = min(found, float(numerical.get_epsilon(delta)))
+        account = _opacus("opacus.accountants").PRVAccountant()
+        account.history = [(noise, rate, steps)]
+        with _quiet(), np.errstate(all="ignore"):  # it takes log 0 at rate 1, and means -inf
+            found = min(found, float(account.get_epsilon(delta)))
     return found
 
 
 def _renyi(noise: float, rate: float, steps: int, delta: float) -> float:
     account = _opacus("opacus.accountants").RDPAccountant()
     account.history = [(noise, rate, steps)]
+    with _quiet():
+        return float(account.get_epsilon(delta, alphas=ORDERS))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The bound holds where the best order is the first or the last of the list, too."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
-        return float(account.get_epsilon(delta, alphas=[1.001, 1.01, 1.05, *account.DEFAULT_ALPHAS]))
+        yield
 
 
 def noise_for(target: float, rate: float, steps: int, delta: float) -> float:
@@ -72,7 +82,7 @@ class Privacy:
 
     def __init__(self, state: State, noise: float, clip: float, rate: float, delta: float, *, ghost: bool) -> None:
         samples, optimizers = _opacus("opacus.grad_sample"), _opacus("opacus.optimizers")
-        net = state.network.net
+        self.net = net = state.network.net
         trained = [type(m) for m in net.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
         self.ghost = ghost and all(
             layer in samples.GradSampleModuleFastGradientClipping.NORM_SAMPLERS for layer in trained
@@ -140,11 +150,12 @@ class Privacy:
     def unhook(self) -> None:
         """Leave the network as a plain one."""
         self.hooks.remove_hooks()
-        for p in self.parameters:
-            p.grad = None
-            for name in ("grad_sample", "summed_grad", "_norm_sample", "_forward_counter", "_current_grad_sample"):
-                with contextlib.suppress(AttributeError):
-                    delattr(p, name)
+        on_parameters = ("grad_sample", "summed_grad", "_norm_sample", "_forward_counter", "_current_grad_sample")
+        for things, names in ((self.parameters, on_parameters), (self.net.modules(), ("activations", "max_batch_len"))):
+            for thing in things:
+                for name in names:
+                    vars(thing).pop(name, None)
+        self.net.zero_grad(set_to_none=True)
 
     def facts(self) -> dict[str, float | str]:
         """What was spent so far, and how."""

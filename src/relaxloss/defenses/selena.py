@@ -57,7 +57,7 @@ class Selena(Defense):
 
     about: ClassVar[str] = "distil sub-models that never saw the sample (USENIX Security 2022)"
     active: ClassVar[Mapping[str, Any]] = {"k": 3, "l": 1}
-    sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"l": l} for l in (5, 10, 20))  # noqa: E741
+    sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"l": l} for l in (5, 10, 15, 20))  # noqa: E741
     k: Annotated[int, Field(ge=2)] = 25
     l: Annotated[int, Field(ge=1)] = 10  # noqa: E741
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,9 +101,12 @@ def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text."""
+    """The figure as SVG text; its ids are its own, so that one page can hold several, and the same every time."""
     version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     text: str = vl_convert.vegalite_to_svg(figure.spec, vl_version=version, allowed_base_urls=[])
+    for number, identifier in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text))):
+        uses = rf'(\bid="|url\(#|href="#){re.escape(identifier)}(?=["\)])'
+        text = re.sub(uses, rf"\g<1>{figure.name}-{number}", text)
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -18,8 +19,8 @@ from relaxloss.report import charts, drawing, page, tables
 from relaxloss.results import COLUMNS, Result
 from relaxloss.store import write_atomically
 
-TABLE, EXPERIMENT, FACTS = "results.csv", "experiment.toml", "details/facts.json"
-CURVES = {name: f"details/{name}.csv" for name in ("histograms", "roc", "history")}
+EXPERIMENT, FACTS = "experiment.toml", "details/facts.json"
+TABLES = {"rows": "results.csv"} | {name: f"details/{name}.csv" for name in ("histograms", "roc", "history")}
 TEXTS = frozenset(
     {"dataset", "model", "defense", "settings", "game", "measure", "attack", "note", "membership", "phase"}
 )
@@ -28,13 +29,6 @@ TEXTS = frozenset(
 def save(result: Result, out: Path | str) -> None:
     """Write the whole directory: results.csv, experiment.toml, details/, charts/, report.html."""
     out = Path(out)
-    facts: dict[str, Any] = {"facts": result.facts, "failures": list(result.failures)}
-    if hasattr(result, "flags"):
-        facts["flags"] = [dataclasses.asdict(flag) for flag in result.flags]
-    write_atomically(out / TABLE, result.rows.to_csv(index=False))
-    for name, place in CURVES.items():
-        write_atomically(out / place, getattr(result, name).to_csv(index=False))
-    write_atomically(out / EXPERIMENT, page.settings(result))
     table = tables.summary(result)
     drawn = []
     for figure in charts.figures(result, table):
@@ -43,58 +37,54 @@ def save(result: Result, out: Path | str) -> None:
         write_atomically(out / "charts" / f"{figure.name}.svg", text)
         write_atomically(out / "charts" / f"{figure.name}.png", drawing.png(text))
     write_atomically(out / page.NAME, page.html(result, table, drawn))
+    write_atomically(out / EXPERIMENT, page.settings(result))
+    facts: dict[str, Any] = {"facts": result.facts, "failures": list(result.failures), "sha256": {}}
+    if hasattr(result, "flags"):
+        facts["flags"] = [dataclasses.asdict(flag) for flag in result.flags]
+    for name, place in TABLES.items():
+        content = getattr(result, name).to_csv(index=False, lineterminator="\n").encode()
+        facts["sha256"][place] = hashlib.sha256(content).hexdigest()
+        write_atomically(out / place, content)
     write_atomically(out / FACTS, json.dumps(facts, indent=1))
 
 
 def load(out: Path | str) -> Result:
-    """Read back what `save` wrote; numbers to the last digit."""
+    """Read back what `save` wrote; numbers to the last digit. What is not as it was written is a `UserError`."""
     out = Path(out)
-    if not (out / TABLE).is_file():
+    if not (out / TABLES["rows"]).is_file():
         raise UserError(
-            f"{out} is not a run's directory: there is no {TABLE} in it; give the --out of a finished compare"
+            f"{out} is not a run's directory: there is no {TABLES['rows']} in it; give the --out of a finished compare"
         )
     try:
         facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
-        known: dict[str, Any] = {"facts": facts["facts"], "failures": tuple(facts["failures"])}
+        found: dict[str, Any] = {"facts": facts["facts"], "failures": tuple(facts["failures"])}
         if "flags" in {field.name for field in dataclasses.fields(Result)}:
-            known["flags"] = tuple(Flag(**flag) for flag in facts.get("flags", ()))
-    except FileNotFoundError:
-        raise _damaged(out / FACTS, "it is missing") from None
+            found["flags"] = tuple(Flag(**flag) for flag in facts.get("flags", ()))
+        hashes = dict(facts["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(out / FACTS, str(error)) from None
-    rows = _read(out / TABLE)
-    if tuple(rows.columns) != COLUMNS or not len(rows):
-        raise _damaged(out / TABLE, f"it has {len(rows)} rows, and not exactly the columns {', '.join(COLUMNS)}")
-    curves: dict[str, Any] = {name: _read(out / place) for name, place in CURVES.items()}
-    return Result(rows, **curves, **known, out=out)
+        raise _damaged(out / FACTS, f"{type(error).__name__}: {error}") from None
+    for name, place in TABLES.items():
+        content = (out / place).read_bytes() if (out / place).is_file() else b""
+        if hashlib.sha256(content).hexdigest() != hashes.get(place):
+            raise _damaged(out / place, "it is not as it was written")
+        found[name] = read(content.decode())
+    if tuple(found["rows"].columns) != COLUMNS:
+        raise _damaged(out / TABLES["rows"], f"expected the columns {', '.join(COLUMNS)}")
+    return Result(**found, out=out)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read(text: str) -> pd.DataFrame:
     """A table as `save` wrote it. Numbers go through Python's `float`, which takes back exactly what its repr gave."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if not text.strip():
-            return pd.DataFrame()
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        for name in frame:
-            if name == "adaptive":
-                frame[name] = _modes(frame[name])
-            elif name not in TEXTS:
-                frame[name] = _numbers(frame[name])
-    except FileNotFoundError:
-        raise _damaged(path, "it is missing") from None
-    except (OSError, ValueError) as error:  # ParserError and UnicodeDecodeError are ValueErrors
-        raise _damaged(path, str(error).strip()) from None
+    if not text.strip():
+        return pd.DataFrame()
+    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    for name in frame:
+        if name == "adaptive":
+            modes = [{"True": True, "False": False, "": None}[text] for text in frame[name]]
+            frame[name] = pd.Series(modes, dtype=object if None in modes else bool, index=frame.index)
+        elif name not in TEXTS:
+            frame[name] = _numbers(frame[name])
     return frame
-
-
-def _modes(texts: pd.Series[Any]) -> pd.Series[Any]:
-    known = {"True": True, "False": False, "": None}
-    wrong = sorted(set(texts) - set(known))
-    if wrong:
-        raise ValueError(f"adaptive is {wrong[0]!r}; expected True, False or nothing")
-    values = pd.Series([known[text] for text in texts], index=texts.index, dtype=object)
-    return values.astype(bool) if len(values) and values.notna().all() else values
 
 
 def _numbers(texts: pd.Series[Any]) -> pd.Series[Any]:
@@ -105,8 +95,5 @@ def _numbers(texts: pd.Series[Any]) -> pd.Series[Any]:
         return pd.Series(values, index=texts.index, dtype=np.float64)
 
 
-MEND = "run the same compare command again: it is made from the store"
-
-
 def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged: {why}; {MEND}")
+    return UserError(f"{path} is damaged: {why}; run the same compare command again: it is made from the store")

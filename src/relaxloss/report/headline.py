@@ -49,16 +49,19 @@ def _against(line: Line, baseline: Line | None, mode: str) -> str:
     if baseline is None:
         return f"{_reached(line, mode)}; no model without defense is in this comparison."
     auc = f"auc_{mode}"
-    verb = {1: "raises test accuracy to", 0: "keeps", -1: "lowers test accuracy to"}[_compared(line, baseline, "top1")]
-    kept = " test accuracy" if verb == "keeps" else ""
-    first = f"{words.value(line, 'top1')} %{kept} (no defense: {words.value(baseline, 'top1')} %)"
+    accuracy = _compared(line, baseline, "top1")
+    kept = accuracy == 0 and line["top1"] >= KEEPS * baseline["top1"]
+    verb = {1: "raises test accuracy to", 0: "keeps" if kept else "has", -1: "lowers test accuracy to"}[accuracy]
+    overlap = "" if kept or accuracy else "; the intervals overlap"
+    first = f"{words.called(line)} {verb} {words.value(line, 'top1')} %{'' if accuracy else ' test accuracy'}"
+    first += f" (no defense: {words.value(baseline, 'top1')} %{overlap})"
     if math.isnan(line[auc]) or math.isnan(baseline[auc]):
-        return f"{words.called(line)} {verb} {first}; the AUC of {_worst(mode)} was not measured on both."
+        return f"{first}; the AUC of {_worst(mode)} was not measured on both."
     side = _compared(line, baseline, auc)
     moved = {1: "raises", 0: "does not measurably change", -1: "lowers"}[side]
-    joint = "and" if side else "but"
+    joint = "and" if (kept or accuracy > 0) == (side < 0) else "but"
     change = f"from {words.value(baseline, auc)} to {words.value(line, auc)}"
-    return f"{words.called(line)} {verb} {first} {joint} {moved} the AUC of {_worst(mode)}: {change}."
+    return f"{first} {joint} {moved} the AUC of {_worst(mode)}: {change}."
 
 
 def _compared(line: Line, baseline: Line, name: str) -> int:

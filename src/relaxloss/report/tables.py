@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import defaultdict
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from relaxloss.measures import FPRS
 from relaxloss.report import words
@@ -47,42 +49,40 @@ def summary(result: Result) -> pd.DataFrame:
     for line in _names(result):
         head = line["defense"], line["settings"]
         for name in UTILITY:
-            line |= estimate(name, groups.get((*head, name, "", "")), level)
+            line |= estimate(name, groups[*head, name, "", ""], level)
         for mode in MODES:
             for measure in ("auc", *TPRS):
-                found = groups.get((*head, measure, "max", mode))
+                found = groups[*head, measure, "max", mode]
                 line |= estimate(f"{measure}_{mode}", found, level, ABSENT[mode])
-            found = groups.get((*head, "auc", "selected", mode))
+            found = groups[*head, "auc", "selected", mode]
             absent = ABSENT[mode] if math.isnan(line[f"auc_{mode}"]) else "not measured: too few samples to halve"
             line |= estimate(f"selected_auc_{mode}", found, level, absent)
-            line[f"attack_{mode}"] = _attacks(groups.get((*head, "auc", "max", mode)))
+            line[f"attack_{mode}"] = _attacks(groups[*head, "auc", "max", mode])
         lines.append(line)
     return pd.DataFrame(_with_changes(lines))
 
 
-def estimate(
-    name: str, found: pd.DataFrame | None, level: float, absent: str = "not measured"
-) -> dict[str, float | str]:
+def estimate(name: str, found: list[Line], level: float, absent: str = "not measured") -> Line:
     """One quantity from its rows, one per seed: value, interval, and a note if it was not measured."""
     value = low = high = math.nan
-    note = absent
-    if found is not None:
-        values, missing = found["value"], found[found["value"].isna()]
-        note = ""
-        if len(missing):
-            note = str(missing["note"].iloc[0]) or "not measured"
-            if len(missing) < len(found):
-                note += f" (in {len(missing)} of {len(found)} seeds)"
-        elif len(found) == 1:
-            value, low, high = (float(found[column].iloc[0]) for column in ("value", "low", "high"))
-        elif len(found) == 2:
-            value, low, high = float(values.mean()), float(values.min()), float(values.max())
-        else:
-            value = float(values.mean())
-            half = float(stats.t.ppf((1 + level) / 2, len(found) - 1) * values.std(ddof=1)) / math.sqrt(len(found))
-            low, high = value - half, value + half
-            if name.startswith(("top", "train_top1", "auc", "selected_auc", "tpr")):
-                low, high = max(low, 0.0), min(high, 1.0)
+    values = [float(row["value"]) for row in found]
+    missing = [row for row in found if math.isnan(row["value"])]
+    note = "" if found else absent
+    if missing:
+        note = str(missing[0]["note"]) or "not measured"
+        if len(missing) < len(found):
+            note += f" (in {len(missing)} of {len(found)} seeds)"
+    elif len(found) == 1:
+        value, low, high = (float(found[0][column]) for column in ("value", "low", "high"))
+    elif len(found) == 2:
+        value, low, high = statistics.fmean(values), min(values), max(values)
+    elif found:
+        value = statistics.fmean(values)
+        spread = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+        half = float(special.stdtrit(len(found) - 1, (1 + level) / 2)) * spread / math.sqrt(len(found))
+        low, high = value - half, value + half
+        if name.startswith(("top", "train_top1", "auc", "selected_auc", "tpr")):
+            low, high = max(low, 0.0), min(high, 1.0)
     return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_note": note}
 
 
@@ -129,16 +129,18 @@ def _with_changes(lines: list[Line]) -> list[Line]:
     return lines
 
 
-def _attacks(found: pd.DataFrame | None) -> str:
-    notes = [] if found is None else [str(note).removeprefix("by ") for note in found["note"]]
-    return " or ".join(dict.fromkeys(notes))
+def _attacks(found: list[Line]) -> str:
+    return " or ".join(dict.fromkeys(str(row["note"]).removeprefix("by ") for row in found))
 
 
-def _groups(rows: pd.DataFrame, *columns: str) -> dict[Any, pd.DataFrame]:
+def _groups(rows: pd.DataFrame, *columns: str) -> defaultdict[tuple[Any, ...], list[Line]]:
     """Rows by (defense, settings, *columns, mode): ``adaptive``, ``nonadaptive``, or empty where it has no meaning."""
-    modes = ["" if pd.isna(value) else "adaptive" if value else "nonadaptive" for value in rows["adaptive"]]
-    grouped = rows.assign(mode=modes).groupby(["defense", "settings", *columns, "mode"], sort=False)
-    return dict(iter(grouped))
+    groups: defaultdict[tuple[Any, ...], list[Line]] = defaultdict(list)
+    for row in records(rows):
+        mode: str = "" if pd.isna(row["adaptive"]) else MODES[0] if row["adaptive"] else MODES[1]
+        key = [row[name] for name in ("defense", "settings", *columns)]
+        groups[(*key, mode)].append(row)
+    return groups
 
 
 def _level(result: Result) -> float:
@@ -158,7 +160,7 @@ def attacks_table(result: Result) -> pd.DataFrame:
         for attack in rows["attack"].unique():
             item: Line = {name: line[name] for name in ("defense", "settings", "label")} | {"attack": attack}
             for mode in MODES:
-                found = groups.get((line["defense"], line["settings"], attack, mode))
+                found = groups[line["defense"], line["settings"], attack, mode]
                 item |= estimate(f"auc_{mode}", found, level, ABSENT[mode])
             lines.append(item)
     return pd.DataFrame(lines)

@@ -82,7 +82,7 @@ def _grid(heading: str, first: str) -> Table:
     grid = Table(
         title=Text(heading), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
     )
-    grid.add_column(f"\n{first}", overflow="fold", min_width=12)
+    grid.add_column(f"\n{first}", overflow="fold", min_width=10)
     return grid
 
 
@@ -92,7 +92,8 @@ def _table(heading: str, table: pd.DataFrame, names: tuple[str, ...], *, plain: 
     for name in names:
         measure, _, mode = name.rpartition("_")
         written = HEADINGS[measure if mode in MODES else name].format(mode=MODES.get(mode, ""))
-        grid.add_column(written, justify="left" if name.startswith("attack") else "right", no_wrap=True)
+        words_only = name.startswith("attack")
+        grid.add_column(written, justify="left" if words_only else "right", no_wrap=not words_only)
     between = " " if wide else "\n"
     for line in tables.records(table):
         label = f"{between}{line['label']}" if line["label"] else ""
@@ -100,8 +101,8 @@ def _table(heading: str, table: pd.DataFrame, names: tuple[str, ...], *, plain: 
         cells = []
         for name in names:
             interval = "" if name in plain else words.interval(line, name)
-            said = line[name] if name.startswith("attack") else words.value(line, name)
-            said = said if said != "baseline" else "-"
+            said = line[name].replace("_", " ") if name.startswith("attack") else words.value(line, name)
+            said = {"baseline": "-", "not measured": f"not{between}measured"}.get(said, said)
             cells.append(Text.assemble(said, (f"{between}[{interval}]" if interval else "", "dim")))
         grid.add_row(called, *cells, style="bold" if line["defense"] == "relaxloss" else "")
     return grid

@@ -68,25 +68,33 @@ def lira(
 
 
 def lira_leave_one_out(
-    statistics: ArrayLike, member: ArrayLike, *, online: bool = True, variance: Variance = "auto"
+    statistics: ArrayLike,
+    member: ArrayLike,
+    *,
+    targets: ArrayLike | None = None,
+    online: bool = True,
+    variance: Variance = "auto",
 ) -> Floats:
     """Every model is target once and the others are its shadows: ``(K+1, N)`` or ``(K+1, A, N)`` -> ``(K+1, N)``.
 
-    Row j equals ``lira(statistics[j], all others, member of all others)``, in O(K A N) for all rows together: taking a
-    model out of a group's mean and squares needs no second pass over the group.
+    Row j equals ``lira(targets[j], all statistics but the j-th, their member)``, in O(K A N) for all rows together:
+    taking a model out of a group's mean and squares needs no second pass over the group. `targets`, of the same shape,
+    are the statistics themselves if left out; others where, say, defended models are attacked with undefended shadows.
+    Infinite statistics count as one unit beyond the most extreme finite one of all models.
     """
     s = shapes.floats("statistics", statistics, 2, 3)
-    if len(s) < 2:
-        raise UserError(f"got {len(s)} models: expected at least 2, a target and a shadow")
+    t = s if targets is None else shapes.floats("targets", targets, s.ndim)
+    if len(s) < 2 or t.shape != s.shape:
+        raise UserError(f"got models {s.shape}, targets {t.shape}: expected equal shapes, at least 2 models")
     has = shapes.membership(member, (len(s), s.shape[-1]))
     own = _own_variance(variance, len(s) - 1)
-    (s,) = shapes.bounded(s.reshape(len(s), -1, s.shape[-1]))
+    t, s = shapes.bounded(*(array.reshape(len(s), -1, s.shape[-1]) for array in (t, s)))
     scores = np.zeros((len(s), s.shape[-1]))
     for query in range(s.shape[1]):
         x = s[:, query]
         inside, outside = _groups(x, has)
         for j in range(len(s)):
-            scores[j] += _score(x[j], _without(j, inside, x, has), _without(j, outside, x, ~has), online, own)
+            scores[j] += _score(t[j, query], _without(j, inside, x, has), _without(j, outside, x, ~has), online, own)
     return np.asarray(scores / s.shape[1])
 
 
@@ -97,21 +105,23 @@ def _own_variance(variance: str, shadows: int) -> bool:
 
 
 def _groups(x: Floats, has: Bools) -> tuple[_Group, _Group]:
-    """Moments of the IN and the OUT entries of each column of ``x (K, N)``, in two passes over blocks in cache."""
-    width = max(1, 2**16 // len(x))
-    blocks = [slice(start, start + width) for start in range(0, max(1, x.shape[1]), width)]
-    parts = [(_group(x[:, some], has[:, some]), _group(x[:, some], ~has[:, some])) for some in blocks]
+    """Moments of the IN and of the OUT entries of each column of ``x (K, N)``, in two passes."""
+    parts = []
+    for some in shapes.blocks(*x.shape):
+        weights = has[:, some].astype(np.float64)
+        parts.append((_group(x[:, some], weights), _group(x[:, some], 1 - weights)))
     inside, outside = (
         _Group(*(np.concatenate(field) for field in zip(*groups, strict=True))) for groups in zip(*parts, strict=True)
     )
     return inside, outside
 
 
-def _group(x: Floats, chosen: Bools) -> _Group:
-    weights = chosen.astype(np.float64)
+def _group(x: Floats, weights: Floats) -> _Group:
+    """Moments over the entries of each column whose weight is 1 and not 0."""
     size = weights.sum(axis=0)
     mean = np.einsum("kn,kn->n", x, weights) / np.maximum(size, 1)
-    deviations = (x - mean) * weights
+    deviations = x - mean
+    deviations *= weights
     squares = np.einsum("kn,kn->n", deviations, deviations)
     squares[squares <= 1e-20 * size * mean**2] = 0.0  # the mean's rounding, not a spread
     return _Group(size, mean, squares)
@@ -128,7 +138,7 @@ def _without(j: int, group: _Group, x: Floats, chosen: Bools) -> _Group:
     lost = np.flatnonzero(out & (size > 1) & (squares <= 1e-6 * group.squares))  # cancelled: too few digits left
     if lost.size:
         rest = np.delete(np.arange(len(x)), j)
-        exact = _group(x[np.ix_(rest, lost)], chosen[np.ix_(rest, lost)])
+        exact = _group(x[np.ix_(rest, lost)], chosen[np.ix_(rest, lost)].astype(np.float64))
         mean[lost], squares[lost] = exact.mean, exact.squares
     return _Group(size, mean, squares)
 

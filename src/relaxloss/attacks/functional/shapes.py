@@ -46,9 +46,16 @@ def _words(ndims: tuple[int, ...]) -> str:
 
 def bounded(*arrays: Floats) -> tuple[Floats, ...]:
     """The same arrays with infinities one unit beyond the most extreme finite number of them all: order is kept."""
-    if all(array.size == 0 or np.isfinite([array.min(), array.max()]).all() for array in arrays):
-        return arrays
+    with np.errstate(invalid="ignore", over="ignore"):
+        if all(np.isfinite(array.sum()) for array in arrays):  # one pass for the usual case
+            return arrays
     finite = [array[np.isfinite(array)] for array in arrays]
     low = min((float(f.min()) for f in finite if f.size), default=0.0) - 1.0
     high = max((float(f.max()) for f in finite if f.size), default=0.0) + 1.0
     return tuple(np.clip(array, low, high) for array in arrays)
+
+
+def blocks(models: int, samples: int) -> list[slice]:
+    """Columns of a (models, samples) matrix in pieces that fit a cache: several passes then cost as much as one."""
+    width = max(1, 2**16 // models)
+    return [slice(start, start + width) for start in range(0, max(1, samples), width)]

@@ -1,0 +1,310 @@
+"""How well can membership be inferred from this model? Of any framework, from its predictions alone.
+
+No model is trained or even seen here. Attacks that need more than the predictions are listed as not measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from relaxloss import attacks as attack_room
+from relaxloss import findings, flags, measures, onerun, predictions, seeds
+from relaxloss.attacks import Attack, Evidence
+from relaxloss.attacks.base import Scores
+from relaxloss.errors import UserError
+from relaxloss.flags import Flag
+from relaxloss.predictions import Predictions
+from relaxloss.results import COLUMNS
+from relaxloss.signals import Signals
+from relaxloss.store import write_atomically
+from relaxloss.version import __version__
+
+LACKING = {
+    "white_box": "not measured: needs the model's gradients, and there are only predictions",
+    "perturbed": "not measured: needs answers to perturbed queries, and there are only answers to plain ones",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        rows: the tidy table, with the columns of `results.COLUMNS`.
+        worst: the strongest attack: its name, AUC and TPRs with intervals (None where not measured), and the same for
+            the attack chosen on one half of the samples and measured on the other (``selected_...``).
+        records: one line per sample, the most exposed first: ``index`` (members first, or the file's row, from 0),
+            ``id``, ``label``, ``predicted``, ``member``, ``score`` of the strongest attack, ``rank`` (1: most exposed),
+            and ``fpr``, the share of non-members that must be accused before the sample is.
+        flags: warnings about this evaluation.
+        passed: names of the flags that were looked at and not raised.
+        undecided: names of those that nobody could decide, with the facts that are missing.
+        unmeasured: attacks that could not be made, with the reasons.
+        histogram: shares of the strongest attack's scores, of members and of non-members, in bins.
+        roc: its ROC curve.
+        facts: what was audited, with what, when.
+    """
+
+    rows: pd.DataFrame
+    worst: dict[str, Any]
+    records: pd.DataFrame
+    flags: tuple[Flag, ...]
+    passed: tuple[str, ...]
+    undecided: dict[str, tuple[str, ...]]
+    unmeasured: dict[str, str]
+    histogram: pd.DataFrame
+    roc: pd.DataFrame
+    facts: dict[str, Any]
+
+    def to_html(self, path: Path | str) -> Path:
+        """Write the page, one file with everything in it, and return its path."""
+        page = importlib.import_module("relaxloss.report.audit_page")  # by name: that room is above this one
+        _write(Path(path), page.html(self))
+        return Path(path)
+
+    def to_json(self, path: Path | str) -> Path:
+        """Write all but the records and curves as JSON, with null for what was not measured; return its path."""
+        content = {
+            "facts": self.facts,
+            "worst": self.worst,
+            "rows": self.rows.to_dict("records"),
+            "flags": [dataclasses.asdict(flag) for flag in self.flags],
+            "flags_passed": list(self.passed),
+            "flags_undecided": self.undecided,
+            "not_measured": self.unmeasured,
+        }
+        _write(Path(path), json.dumps(_null(content), indent=1, allow_nan=False, ensure_ascii=False))
+        return Path(path)
+
+
+def audit(
+    *,
+    member_labels: npt.ArrayLike,
+    nonmember_labels: npt.ArrayLike,
+    member_logits: npt.ArrayLike | None = None,
+    nonmember_logits: npt.ArrayLike | None = None,
+    member_probs: npt.ArrayLike | None = None,
+    nonmember_probs: npt.ArrayLike | None = None,
+    shadows: Any = None,
+    classes: Sequence[str] | None = None,
+    ids: npt.ArrayLike | None = None,
+    **settings: Any,
+) -> Audit:
+    """Audit a model's predictions on samples that it was trained on and on samples that it was not.
+
+    Args:
+        member_labels: ``(n,)`` true classes of the members: columns from 0, or names in `classes`.
+        nonmember_labels: ``(m,)`` those of the non-members.
+        member_logits: ``(n, C)``; of two classes one column will do, the log-odds of class 1.
+        nonmember_logits: ``(m, C)``.
+        member_probs: probabilities in the place of logits.
+        nonmember_probs: and those of the non-members.
+        shadows: other models, trained as this one on other samples: a pair ``(K, N, C), (K, N)`` of their outputs on
+            the same N = n + m samples, members first, and of who was trained on which; or a list of K triples
+            ``(outputs, labels, member)``. They make the strongest attacks possible.
+        classes: the columns' names.
+        ids: ``(N,)`` names of the samples, members first.
+        settings: see `run`.
+
+    Raises `UserError` for whatever is wrong with them; see `predictions.of_arrays`.
+    """
+    found = predictions.of_groups(
+        {"logits": (member_logits, nonmember_logits), "probs": (member_probs, nonmember_probs)},
+        (member_labels, nonmember_labels),
+        shadows=shadows,
+        classes=classes,
+        ids=ids,
+    )
+    return run(found, **settings)
+
+
+def run(
+    found: Predictions,
+    *,
+    name: str = "model",
+    attacks: str | Sequence[Attack] = "all",
+    adaptive: bool | None = None,
+    coin_flips: bool = False,
+    guesses: int | None = None,
+    delta: float = 0.0,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Audit:
+    """Audit checked predictions.
+
+    Args:
+        found: from `predictions.of_arrays` or `prediction_files.read`.
+        name: what the model is called in the report.
+        attacks: as ``relaxloss compare --attacks`` takes them, or objects.
+        adaptive: whether the shadows were trained as the target was, defense included; None: not known.
+        coin_flips: whether each sample was trained on by a fair coin flip; then ε is bounded from below (`onerun`).
+        guesses: how many samples the one-run audit guesses; None: several numbers are tried, and corrected for.
+        delta: δ of that bound.
+        level: of all intervals.
+        seed: of the halves and of attacks that draw random numbers.
+    """
+    chosen = attack_room.parse_list(attacks) if isinstance(attacks, str) else tuple(attacks)
+    table, unmeasured = scores_of(found, chosen, seed)
+    if not table:
+        raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
+    member, labels = found.member, found.labels
+    rows = _utility(found, level)
+    for attack, scores in table.items():
+        rows += measures.attack(attack, scores, member, level=level)
+        rows += _decisions(attack, scores, found, level, seed)
+    rows += measures.worst(table, member, seed=seed, level=level)
+    rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
+    if coin_flips:
+        rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))
+    else:
+        why = "not measured: nobody said that each sample was trained on by a fair coin flip of its own"
+        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
+    head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
+    known = adaptive if len(found.shadow_member) else None
+    lines = [head | {"adaptive": known if item["attack"] else None} | item for item in rows]
+    worst = findings.worst(rows)
+    strongest = table[worst["attack"]]
+    facts = findings.facts(table, member, len(found.shadow_member), known)
+    return Audit(
+        pd.DataFrame(lines)[list(COLUMNS)],
+        worst,
+        findings.records(strongest, found),
+        (*flags.raised(facts), *findings.design_flags(found)),
+        flags.passed(facts),
+        flags.undecided(facts),
+        unmeasured,
+        pd.DataFrame(findings.histogram(strongest, member)),
+        pd.DataFrame(measures.thinned_roc(strongest, member)),
+        _facts(found, name, level, seed) | {"classes": list(found.classes), "labels": np.bincount(labels).tolist()},
+    )
+
+
+def scores_of(found: Predictions, chosen: Sequence[Attack], seed: int) -> tuple[dict[str, Scores], dict[str, str]]:
+    """The scores ``(N,)`` of every attack that can be made, and why the others cannot."""
+    places = np.arange(len(found.labels))
+    evidence = Evidence(
+        target=Signals(found.logits[None], found.labels),
+        asked=places,
+        shadows=tuple(Signals(logits[None], found.labels) for logits in found.shadow_logits),
+        shadow_member=found.shadow_member,
+        fit=places,
+        population=places[:0],
+        population_target=None,
+        num_classes=found.logits.shape[1],
+        seed=seed,
+    )
+    table: dict[str, Scores] = {}
+    unmeasured: dict[str, str] = {}
+    for attack in chosen:
+        # RMIA's population: the asked samples. Which they are moves no rank, for the share that x beats grows with x's
+        # own ratio; so none must be known as a non-member.
+        own = dataclasses.replace(evidence, population=places, population_target=evidence.target)
+        mine = own if attack.name == "rmia" else evidence
+        why = _lacking(attack, mine)
+        if why is None:
+            try:
+                table[str(attack)] = attack.score(mine)
+                continue
+            except UserError as error:
+                why = f"not measured: {error}"
+        unmeasured[str(attack)] = why
+    return table, unmeasured
+
+
+def _lacking(attack: Attack, evidence: Evidence) -> str | None:
+    needs, has = attack.needs, len(evidence.shadows)
+    if reasons := [LACKING[query] for query in needs.queries if query in LACKING]:
+        return reasons[0]
+    if has < needs.shadows or (attack.name == "quantile" and not has):  # which otherwise wants known non-members
+        return "not measured: needs shadows" + (f", {needs.shadows} or more: got {has}" if has else "")
+    inside = evidence.shadow_member
+    if needs.aligned and not evidence.aligned:
+        return "not measured: needs shadows that were trained on some of the samples"
+    if attack.name == "neural" and (inside.all() or not inside.any()):
+        return "not measured: needs shadows that were trained on some of the samples and not on others"
+    if needs.population and evidence.population_target is None:
+        return "not measured: needs further samples that no model was trained on"
+    return None
+
+
+def _utility(found: Predictions, level: float) -> list[measures.Row]:
+    inside = found.member
+    with np.errstate(invalid="ignore"):  # infinite losses: no mean, no variance
+        rows = measures.utility(
+            found.logits[inside], found.labels[inside], found.logits[~inside], found.labels[~inside], level=level
+        )
+    for item in rows:
+        if not math.isfinite(item["value"]) and not item["note"]:
+            item |= {
+                "value": np.nan,
+                "note": "not measured: some true classes have a probability of 0, an infinite loss",
+            }
+    return rows
+
+
+def _decisions(name: str, scores: Scores, found: Predictions, level: float, seed: int) -> list[measures.Row]:
+    """Balanced accuracy at thresholds chosen on one half of the samples, measured on the other."""
+    half = seeds.rng(seed, "thresholds").random(len(scores)) < 0.5
+    member, labels = found.member, found.labels
+    if any(part.all() or not part.any() for part in (member[half], member[~half])):
+        return []
+    rehearsal = scores[half], member[half], labels[half]
+    rows = measures.decision(
+        name, scores[~half], member[~half], labels[~half], rehearsal, found.logits.shape[1], level=level
+    )
+    return [item | {"note": "threshold chosen on the other half"} for item in rows]
+
+
+def _facts(found: Predictions, name: str, level: float, seed: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": dict(found.source),
+        "samples": len(found.member),
+        "members": int(found.member.sum()),
+        "nonmembers": int((~found.member).sum()),
+        "num_classes": len(found.classes),
+        "kind": found.kind,
+        "shadows": len(found.shadow_member),
+        "notes": list(found.notes),
+        "level": level,
+        "seed": seed,
+        "relaxloss": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _null(value: Any) -> Any:
+    """The same with None for NaN and infinities, and Python's numbers for numpy's: JSON knows no others."""
+    if isinstance(value, dict):
+        return {str(key): _null(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; expected the name of a file to write")
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; expected a place with room that you may write"
+        ) from None

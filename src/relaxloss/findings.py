@@ -1,0 +1,106 @@
+"""What an audit makes of scores: the strongest attack in numbers, a line per record, facts for the flags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from relaxloss import flags, measures, metrics
+from relaxloss.attacks.base import Scores
+from relaxloss.attacks.functional.shapes import bounded
+from relaxloss.flags import Facts, Flag
+from relaxloss.predictions import Predictions
+
+TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in measures.FPRS)
+DISCRETE = ("correctness", "label_only")  # their ties are no sign of rounded predictions
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The strongest attack's name and numbers, from the rows of `measures.worst`; None where not measured."""
+    found: dict[str, Any] = {}
+    for which, start in (("max", ""), ("selected", "selected_")):
+        mine = {item["measure"]: item for item in rows if item["attack"] == which}
+        found[f"{start}attack"] = mine["auc"]["note"].removeprefix("by ") if mine else None
+        for measure in ("auc", *TPRS):
+            item = mine.get(measure, {"value": np.nan, "low": np.nan, "high": np.nan})
+            for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+                found[f"{start}{measure}{end}"] = None if math.isnan(item[key]) else float(item[key])
+    return found
+
+
+def records(scores: Scores, found: Predictions) -> pd.DataFrame:
+    """One line per sample, the most exposed first; see `auditing.Audit`."""
+    others = np.sort(scores[~found.member])
+    accused = len(others) - np.searchsorted(others, scores, "left")
+    names = np.array(found.classes)
+    table = pd.DataFrame(
+        {
+            "index": np.arange(len(scores)),
+            "id": found.ids if found.ids is not None else "",
+            "label": names[found.labels],
+            "predicted": names[found.logits.argmax(axis=1)],
+            "member": found.member,
+            "score": scores,
+            "rank": 1 + len(scores) - np.searchsorted(np.sort(scores), scores, "right"),
+            "fpr": accused / len(others),
+        }
+    )
+    return table.sort_values(["rank", "index"], ignore_index=True)
+
+
+def facts(table: Mapping[str, Scores], member: npt.NDArray[np.bool_], shadows: int, adaptive: bool | None) -> Facts:
+    """What the flags are decided on."""
+    graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
+    best = max(graded, key=lambda name: metrics.auc(graded[name], member))
+    ahead = None
+    if "correctness" in table and best != "correctness":
+        ahead = metrics.auc_difference_interval(table["correctness"], table[best], member)
+    return Facts(
+        nonmembers=int((~member).sum()),
+        lowest_fpr=min(measures.FPRS),
+        shadows=shadows,
+        adaptive=adaptive,
+        tied_pairs=metrics.tied_share(table[best], member),
+        label_only_advantage=ahead,
+        auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
+    )
+
+
+def design_flags(found: Predictions) -> tuple[Flag, ...]:
+    """A flag if the number of shadows that have a sample tells whether the target has it too."""
+    if not len(found.shadow_member):
+        return ()
+    counts = found.shadow_member.sum(axis=0)
+    area, (low, high) = metrics.auc(counts, found.member), metrics.auc_interval(counts, found.member, flags.AUC_LEVEL)
+    if low <= 0.5 <= high:
+        return ()
+    return (
+        Flag(
+            "shadow_design",
+            raised_if="the number of shadows that were trained on a sample tells whether the target was",
+            why="Attacks with shadows then read membership from the design and not from the model: if every sample is "
+            "in exactly half of all models, they are right without any leak.",
+            what_to_do="Put every sample into each model by a coin flip of its own.",
+            detail=f"the shadows' counts alone have an AUC of {area:.3f} ({low:.3f} to {high:.3f})",
+        ),
+    )
+
+
+def histogram(scores: Scores, member: npt.NDArray[np.bool_], bins: int = 50) -> list[dict[str, Any]]:
+    """Shares in equal bins from the 1 % to the 99 % quantile; what is beyond falls into the first and the last."""
+    (values,) = bounded(scores)
+    low, high = np.quantile(values, [0.01, 0.99])
+    low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+    found = []
+    for group, inside in (("member", member), ("test", ~member)):
+        counts, edges = np.histogram(np.clip(values[inside], low, high), bins, (low, high))
+        found += [
+            {"membership": group, "left": float(left), "right": float(right), "share": count / inside.sum()}
+            for left, right, count in zip(edges, edges[1:], counts, strict=False)
+        ]
+    return found

@@ -1,0 +1,130 @@
+"""The page of an audit, and the directory around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import jinja2
+import markupsafe
+
+from relaxloss.auditing import Audit
+from relaxloss.errors import UserError
+from relaxloss.findings import TPRS
+from relaxloss.report import audit_words, drawing, words
+from relaxloss.report.charts import GROUPS
+from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure
+from relaxloss.report.page import embedded
+from relaxloss.store import write_atomically
+
+NAME = "report.html"
+
+
+def save(audit: Audit, out: Path | str) -> Path:
+    """Write report.html, audit.json, results.csv and records.csv into a directory; return the page's path."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; expected a directory to write the audit into: give another --out")
+    try:
+        write_atomically(out / "results.csv", audit.rows.to_csv(index=False))
+        write_atomically(out / "records.csv", audit.records.to_csv(index=False))
+    except OSError as error:
+        raise UserError(f"cannot write into {out}: {error.strerror}; expected a directory that you may write") from None
+    audit.to_json(out / "audit.json")
+    return audit.to_html(out / NAME)
+
+
+def html(audit: Audit) -> str:
+    """The page's text: no scripts, no references to anything outside it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("relaxloss.report", ""), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    figures = [histogram(audit), roc(audit)]
+    said = audit_words.sentences(audit)
+    members = audit.records[audit.records["member"]]
+    return environment.get_template("audit.html.j2").render(
+        audit=audit,
+        facts=audit.facts,
+        headline=said,
+        lines=audit_words.measured(audit),
+        columns=("auc", *TPRS, "balanced_accuracy", "balanced_accuracy_per_class"),
+        model=audit_words.lines(audit)[""],
+        utility=audit_words.UTILITY,
+        unmeasured=audit_words.unmeasured(audit),
+        exposed=audit_words.exposed(audit),
+        alone=int((members["fpr"] == 0).sum()),
+        percent=audit_words.percent(audit),
+        kind=audit_words.KINDS[audit.facts["kind"]],
+        figures=[(figure, markupsafe.Markup(embedded(drawing.svg(figure), figure.name))) for figure in figures],
+        value=_value,
+        interval=words.interval,
+        ink=drawing.INK,
+        rule=drawing.RULE,
+        paper=drawing.PAPER,
+        none_hue=drawing.COLOURS[words.NONE],
+    )
+
+
+def _value(line: dict[str, Any], name: str) -> str:
+    share = name.startswith("balanced") and line[name] == line[name]
+    return words.percent(line[name]) if share else words.value(line, name)
+
+
+def histogram(audit: Audit) -> Figure:
+    """The strongest attack's scores of members and of non-members."""
+    names = GROUPS | {"test": "non-members"}
+    bins = [
+        {
+            "group": names[str(row["membership"])],
+            "left": row["left"],
+            "right": row["right"],
+            "share": 100 * row["share"],
+        }
+        for row in audit.histogram.to_dict("records")
+    ]
+    scale = alt.Scale(domain=list(names.values()), range=[MEMBERS, TESTS])
+    attack = audit.worst["attack"].replace("_", " ")
+    chart = (
+        alt.Chart(alt.NamedData("bins"))
+        .mark_bar(opacity=0.55, binSpacing=0)
+        .encode(
+            x=alt.X("left:Q", bin=alt.BinParams(binned=True), title=f"score of the attack {attack}",
+                    scale=alt.Scale(domain=[bins[0]["left"], bins[-1]["right"]], nice=False)),
+            x2="right:Q",
+            y=alt.Y("share:Q", stack=None, title="share (%)", axis=alt.Axis(tickCount=4)),
+            color=alt.Color("group:N", scale=scale, legend=alt.Legend(title=None, orient="top", symbolOpacity=0.8)),
+        )
+        .properties(width=WIDTH, height=200)
+    )  # fmt: skip
+    caption = (
+        f"What the strongest attack ({attack}) sees: the scores of members and of non-members. The more the two shapes "
+        f"overlap, the less it learns. Scores beyond the 1 % and 99 % quantiles are in the outer bins. {_count(audit)}"
+    )
+    return Figure("scores", drawing.finished(chart, bins=bins), caption)
+
+
+def roc(audit: Audit) -> Figure:
+    """The strongest attack's ROC curve on logarithmic axes."""
+    low = float(audit.roc["fpr"].min())
+    points = [{"fpr": row["fpr"], "tpr": row["tpr"]} for row in audit.roc.to_dict("records") if row["tpr"] > 0]
+    scale = alt.Scale(type="log", domain=[low, 1], nice=False)
+    axis = alt.Axis(format="~%", values=drawing.powers(low, 1))
+    x = alt.X("fpr:Q", title="false alarms: non-members called members", scale=scale, axis=axis)
+    y = alt.Y("tpr:Q", title="members found", scale=scale, axis=axis)
+    curve = alt.Chart(alt.NamedData("points")).mark_line(
+        strokeWidth=2, interpolate="step-after", clip=True, color=MEMBERS
+    )
+    guess = alt.Chart(alt.NamedData("guess")).mark_line(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6)
+    chart = alt.layer(guess.encode(x=x, y=y), curve.encode(x=x, y=y)).properties(width=WIDTH / 2, height=WIDTH / 2)
+    caption = (
+        "ROC curve of the strongest attack on logarithmic axes: the left end shows how many members are found with "
+        f"hardly a false alarm. Dashed: guessing. {_count(audit)}"
+    )
+    guesses = [{"fpr": low, "tpr": low}, {"fpr": 1.0, "tpr": 1.0}]
+    return Figure("roc", drawing.finished(chart, points=points, guess=guesses), caption)
+
+
+def _count(audit: Audit) -> str:
+    return f"n = {audit.facts['members']:,} members and {audit.facts['nonmembers']:,} non-members."

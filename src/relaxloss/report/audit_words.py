@@ -1,0 +1,98 @@
+"""An audit in plain sentences and in the lines of its tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from relaxloss import attacks as attack_room
+from relaxloss.auditing import Audit
+from relaxloss.findings import TPRS
+from relaxloss.onerun import MEASURE
+from relaxloss.report import words
+
+KINDS = {"probs": "probabilities", "logits": "logits"}
+SHOWN = ("auc", *TPRS, "balanced_accuracy", "balanced_accuracy_per_class")
+UTILITY = {
+    "train_top1": "accuracy on members, %",
+    "top1": "accuracy on non-members, %",
+    "calibration_error": "calibration error on non-members, %",
+    "member_loss": "mean loss of members, nats",
+    "test_loss": "mean loss of non-members, nats",
+}
+RECORDS = 15  # shown on the page; all are in records.csv
+
+
+def sentences(audit: Audit) -> list[str]:
+    """What an attacker can do; how many members it finds; how the attack was chosen; and ε, if it was bounded."""
+    worst, rows = audit.worst, lines(audit)
+    area = f"{worst['auc']:.3f} ({percent(audit)} % interval {worst['auc_low']:.3f} to {worst['auc_high']:.3f})"
+    sees = f"An attacker who sees the model's {KINDS[audit.facts['kind']]}"
+    if worst["auc_low"] > 0.5:
+        said = [f"{sees} can tell members from non-members with an AUC of {area}."]
+    else:
+        said = [f"{sees} was not shown to tell members from non-members: the strongest attack has an AUC of {area}, "
+                "and 0.5 is guessing."]  # fmt: skip
+    found = []
+    for measure in TPRS:
+        number = words.value(rows["max"], measure)
+        alarms = f"at {100 * float(measure.split('_')[2]):g} % false alarms"
+        if worst[measure] is None:
+            found.append(f"{alarms} that is {rows['max'][f'{measure}_note']}")
+        else:
+            found.append(f"{alarms} it finds {number} % of the members ({words.interval(rows['max'], measure)})")
+    text = "; ".join(found)
+    said.append(
+        f"{text[0].upper()}{text[1:]}.".replace("that is not measured", "the share of members found is not measured")
+    )
+    about = attack_room.attacks[worst["attack"].split(":")[0]].about
+    text = f"The attack is {worst['attack'].replace('_', ' ')} ({about}), the strongest of {len(measured(audit))}"
+    if worst["selected_auc"] is not None:
+        text += (
+            f". Chosen on one half of the samples and measured on the other, so that luck has no part in the choice, "
+            f"the strongest ({worst['selected_attack'].replace('_', ' ')}) has an AUC of {worst['selected_auc']:.3f} "
+            f"({worst['selected_auc_low']:.3f} to {worst['selected_auc_high']:.3f})"
+        )
+    said.append(f"{text}.")
+    bound = audit.rows[audit.rows["measure"] == MEASURE].iloc[0]
+    if not math.isnan(bound["value"]):
+        said.append(
+            f"Its training was not differentially private with an ε below {bound['value']:.2f} ({bound['note']})."
+        )
+    return said
+
+
+def lines(audit: Audit) -> dict[str, dict[str, Any]]:
+    """By attack, and ``""`` for the model itself: each measure with ``_low``, ``_high``, ``_note``."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in audit.rows.to_dict("records"):
+        line = found.setdefault(row["attack"], {"attack": row["attack"]})
+        line[str(row["measure"])] = row["value"]
+        line |= {f"{row['measure']}_{key}": row[key] for key in ("low", "high", "note")}
+    return found
+
+
+def measured(audit: Audit) -> list[dict[str, Any]]:
+    """The lines of the attacks that were made, the strongest first."""
+    nothing: dict[str, Any] = dict.fromkeys(SHOWN, math.nan)
+    made = [line for name, line in lines(audit).items() if name not in ("", "max", "selected", *audit.unmeasured)]
+    return sorted((nothing | line for line in made if "auc" in line), key=lambda line: -line["auc"])
+
+
+def unmeasured(audit: Audit) -> list[tuple[str, list[str]]]:
+    """The reasons why attacks were not made, each with its attacks."""
+    reasons: dict[str, list[str]] = {}
+    for attack, why in audit.unmeasured.items():
+        reasons.setdefault(why.removeprefix("not measured: "), []).append(attack.replace("_", " "))
+    return list(reasons.items())
+
+
+def percent(audit: Audit) -> str:
+    """The intervals' level in per cent."""
+    return f"{100 * audit.facts['level']:g}"
+
+
+def exposed(audit: Audit) -> list[dict[str, Any]]:
+    """The most exposed members."""
+    table = audit.records[audit.records["member"]].head(RECORDS)
+    return [{str(key): item for key, item in row.items()} for row in table.to_dict("records")]

@@ -1,0 +1,437 @@
+"""Every registered attack: the same conduct, no leak found where there is none, a planted leak found at its size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from relaxloss import metrics
+from relaxloss.attacks import SETS, Attack, Evidence, attacks, check, functional, parse
+from relaxloss.attacks.quantile import features
+from relaxloss.attacks.shadows import circle
+from relaxloss.data import Dataset
+from relaxloss.errors import UserError
+from relaxloss.games import FiveFolds, Game, RandomHalves
+from relaxloss.jobs import ScoreJob, evidence_of
+from relaxloss.plan import Experiment, Plan, attacks_for, unmet
+from relaxloss.signals import Signals
+from relaxloss.specs import split
+
+NAMES = attacks.names()
+QUICK = {"neural": "neural:epochs=4,hidden=16,lr=0.01", "quantile": "quantile:trees=8"}  # conduct needs no strength
+FITTED = ("neural", "quantile", "label_only")  # they fit something: slower than a formula
+
+
+def quick(name: str) -> Attack:
+    return parse(QUICK.get(name, name))
+
+
+class World:
+    """Models of a drawn game, whose margins are ``offset + difficulty + noise + mu * member``; and the evidence.
+
+    The other classes' logits sum to 1 after exp, so that the true logit is the margin. `spread` is the difficulty's
+    deviation: it belongs to the sample and is the same in all models; `x` shows it, with noise.
+    """
+
+    def __init__(
+        self, game: Game, size: int, seed: int, mu: float = 0.0, *, spread: float = 1.0, offset: float = 0.0,
+        classes: int = 2, queries: int = 1,
+    ) -> None:  # fmt: skip
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, classes, size)
+        self.design = game.draw(labels, classes, seed)
+        self.game, self.seed = game, seed
+        models, width = self.design.member.shape
+        self.difficulty = spread * rng.normal(size=width)
+        x = np.column_stack([self.difficulty + 0.1 * rng.normal(size=width), rng.normal(size=width)])
+        self.dataset = Dataset("world", x.astype(np.float32), labels, classes, "made for tests")
+        self.margins = offset + self.difficulty + rng.normal(size=(models, queries, width))
+        self.margins += mu * self.design.member[:, None]
+        self.signals = [self.signal(margins, rng) for margins in self.margins]
+        self.targets = self.signals  # defended models, say, attacked with the undefended `signals`
+
+    def signal(self, margins: np.ndarray, rng: np.random.Generator) -> Signals:
+        labels, classes = self.dataset.y, self.dataset.num_classes
+        logits = rng.normal(size=(*margins.shape, classes))
+        logits[:, np.arange(len(labels)), labels] = -np.inf
+        logits -= np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        logits[:, np.arange(len(labels)), labels] = margins
+        hits = margins[0] + rng.normal(size=(5, len(labels))) > 0
+        norms = np.exp(-margins[0])[:, None] * [1.0, 2.0, 3.0, 4.0]
+        return Signals(logits.astype(np.float32), labels, norms, hits)
+
+    def evidence(self, target: int) -> Evidence:
+        rows = range(len(self.signals))
+        job = ScoreJob(
+            Path(), self.dataset, self.game, self.seed, {r: ("target", r) for r in rows}, {r: ("shadow", r) for r in rows}, ()
+        )  # fmt: skip
+
+        def read(key: tuple[str, int]) -> Signals:
+            return (self.targets if key[0] == "target" else self.signals)[key[1]]
+
+        return evidence_of(job, self.design, self.dataset, read, target)
+
+    def all(self) -> tuple[Evidence, ...]:
+        return tuple(self.evidence(target) for target in self.design.targets)
+
+    def member(self, target: int = 0) -> np.ndarray:
+        return self.design.member[target, self.design.asked]
+
+
+def worlds(attack: Attack) -> Iterator[World]:
+    """Small worlds of both games, with one shadow and with several, and with hard logits."""
+    for game in (FiveFolds(), FiveFolds(shadows=3), RandomHalves(models=2), RandomHalves(models=5)):
+        if not unmet(attack, game):
+            yield World(game, 100, 1, classes=3)
+    extreme = World(RandomHalves(models=4), 100, 2, classes=3)
+    for signals in extreme.signals:
+        rows, labels = np.arange(0, 100, 4), extreme.dataset.y
+        signals.logits[0, rows, labels[rows]] = -np.inf  # the label is impossible
+        certain = np.arange(1, 100, 4)
+        keep = signals.logits[0, certain, labels[certain]]
+        signals.logits[0, certain] = -np.inf
+        signals.logits[0, certain, labels[certain]] = keep  # the label is certain
+    yield extreme
+    same = World(RandomHalves(models=4), 100, 3, classes=3)
+    for signals in same.signals:
+        for array in (signals.logits, signals.gradient_norms, signals.hits):
+            array[...] = array.reshape(-1)[0]  # type: ignore[index]
+    yield same
+
+
+def arrays(evidence: Evidence) -> list[bytes]:
+    held = [evidence.target, *evidence.shadows, evidence.population_target]
+    parts = [evidence.asked, evidence.fit, evidence.population, evidence.shadow_member, evidence.x]
+    parts += [a for s in held if s for a in (s.logits, s.labels, s.gradient_norms, s.hits)]
+    return [np.asarray(part).tobytes() for part in parts]
+
+
+# --- the same conduct of all ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_finite_float64_per_asked_sample_and_nothing_else_is_touched(name: str) -> None:
+    attack = quick(name)
+    for world in worlds(attack):
+        evidence = world.evidence(0)
+        check(attack, evidence)
+        before, generators = arrays(evidence), (np.random.get_state()[1].tobytes(), torch.get_rng_state())  # noqa: NPY002
+        scores = attack.score(evidence)
+        assert scores.dtype == np.float64
+        assert scores.shape == evidence.asked.shape
+        assert not np.isnan(scores).any()
+        assert not np.isnan(attack.score(evidence.mirrored()[0])).any()
+        assert arrays(evidence) == before
+        assert np.random.get_state()[1].tobytes() == generators[0]  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), generators[1])
+        np.testing.assert_array_equal(attack.score(evidence), scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_the_asked_samples_does_not_matter(name: str) -> None:
+    attack, world = quick(name), World(RandomHalves(models=5), 120, 4, 1.0)
+    evidence = world.evidence(0)
+    order = np.random.default_rng(0).permutation(len(evidence.asked))
+    other = replace(evidence, target=evidence.target.take(order), asked=evidence.asked[order])
+    np.testing.assert_allclose(attack.score(other), attack.score(evidence)[order], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("defended", [False, True])
+def test_all_targets_at_once_score_as_each_by_itself(name: str, defended: bool) -> None:
+    attack, world = quick(name), World(RandomHalves(models=6), 150, 5, 1.0, queries=2)
+    if defended:  # the targets are other models than the shadows of their rows
+        world.targets = World(RandomHalves(models=6), 150, 5, 0.5, queries=2, offset=1.0).signals
+    rows = world.all()
+    assert circle(rows) is not None
+    for some in (rows, rows[::-1], rows[1:4]):
+        for together, alone in zip(attack.score_all(some), map(attack.score, some), strict=True):
+            np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_leave_one_out_is_recognised_only_where_it_is() -> None:
+    world = World(RandomHalves(models=5), 100, 6)
+    rows = world.all()
+    game = circle(rows[::-1])
+    assert game is not None
+    for place, target in zip(game.out, reversed(range(5)), strict=True):
+        assert game.models[place] is world.signals[target]
+        np.testing.assert_array_equal(game.member[place], world.member(target))
+    assert circle(rows[:4]) is None
+    assert circle((*rows[:4], rows[0])) is None
+    assert circle((World(FiveFolds(shadows=3), 100, 6).evidence(0),)) is None
+    assert circle((*rows[:4], replace(rows[4], asked=rows[4].asked[::-1]))) is None
+
+
+# --- no leak ----------------------------------------------------------------------------------------------------------
+
+
+def null_games(shadows: int) -> tuple[tuple[Game, int], ...]:
+    """Both games with so many shadows, and pools in which 120 samples are asked."""
+    return (FiveFolds(shadows=shadows), 300), (RandomHalves(models=shadows + 1), 150)
+
+
+def unbiased(names: list[str], game: Game, size: int, draws: int) -> list[str]:
+    """Draw worlds without a leak; the attacks whose AUCs are not ½ within what chance explains."""
+    chosen = [attack for attack in map(quick, names) if not unmet(attack, game)]
+    auc, covered = np.empty((2, draws, len(chosen)))
+    for draw in range(draws):
+        world = World(game, size, 1000 + draw)
+        evidence, member = world.evidence(0), world.member()
+        for place, attack in enumerate(chosen):
+            scores = attack.score(evidence)
+            auc[draw, place] = metrics.auc(scores, member)
+            low, high = metrics.auc_interval(scores, member)
+            covered[draw, place] = low <= 0.5 <= high
+    tail = 0.01 / (6 * len(NAMES)) / 2  # two-sided, over all attacks, games and numbers of shadows
+    least, most = stats.binom.ppf([tail, 1 - tail], draws, 0.95)
+    found = []
+    for place, attack in enumerate(chosen):
+        column, hits = auc[:, place], covered[:, place].sum()
+        errors = (column.mean() - 0.5) / (column.std(ddof=1) / np.sqrt(draws))
+        if not least <= hits <= most or abs(errors) > 3:
+            found.append(
+                f"{attack}: {hits:.0f} of {draws} intervals hold ½, mean AUC {errors:+.1f} standard errors off"
+            )
+    return found
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
+@pytest.mark.parametrize("shadows", [4, 16, 64])
+def test_no_leak_is_found_where_there_is_none(shadows: int, which: int) -> None:
+    game, size = null_games(shadows)[which]
+    assert unbiased([name for name in NAMES if name not in FITTED], game, size, 400) == []
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
+@pytest.mark.parametrize(
+    ("shadows", "draws"), [(4, 40), *(pytest.param(k, 400, marks=pytest.mark.slow) for k in (4, 16, 64))]
+)
+def test_no_leak_is_found_by_fitting_where_there_is_none(shadows: int, draws: int, which: int) -> None:
+    game, size = null_games(shadows)[which]
+    assert unbiased([name for name in NAMES if name in FITTED], game, size, draws) == []
+
+
+def test_an_exactly_balanced_design_would_have_leaked() -> None:
+    """Half of all models have each sample: LiRA's counts of shadows differ, and RMIA's mean over all of them shifts."""
+    world = World(RandomHalves(models=6), 2000, 7, 2.0, spread=0.0)
+    rng = np.random.default_rng(0)
+    half = rng.permuted(np.repeat([[True], [False]], 3, 0).repeat(2000, 1), axis=0)
+    noise = rng.normal(size=(6, 1, 2000))
+    shadows = [world.signal(noise[row] + 2.0 * half[row], rng) for row in range(6)]
+    evidence = replace(world.evidence(0), shadows=tuple(shadows[1:]), shadow_member=half[1:])
+    silent = replace(evidence, target=shadows[0].take(evidence.asked))
+    silent.target.logits[...] = 0  # a target that tells nothing at all
+    auc = metrics.auc(parse("rmia:mode=online").score(replace(silent, population_target=silent.target.take(np.arange(9)),
+                      population=evidence.asked[:9])), half[0, evidence.asked])  # fmt: skip
+    assert auc > 0.75
+
+
+# --- planted leaks ----------------------------------------------------------------------------------------------------
+
+MONOTONE = ("confidence", "loss", "entropy", "modified_entropy", *SETS["whitebox"])
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.5, 1.0, 2.0])
+def test_thresholds_find_a_planted_leak_at_its_size(mu: float) -> None:
+    """Margins N(mu * member, 1) have the optimum AUC Phi(mu / sqrt 2); far above 0, the entropy orders like them."""
+    world = World(FiveFolds(), 10_000, 8, mu, spread=0.0, offset=6.0)
+    for name in MONOTONE:
+        low, high = metrics.auc_interval(parse(name).score(world.evidence(0)), world.member())
+        assert low < stats.norm.cdf(mu / np.sqrt(2)) < high, name
+    world = World(FiveFolds(), 10_000, 9, mu, spread=0.0, offset=0.5)
+    low, high = metrics.auc_interval(parse("correctness").score(world.evidence(0)), world.member())
+    assert low < 0.5 + (stats.norm.cdf(0.5 + mu) - stats.norm.cdf(0.5)) / 2 < high
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.5, 1.0, 2.0])
+def test_shadows_undo_the_difficulty(mu: float) -> None:
+    """Subtracting the mean over n shadows leaves noise of variance 1 + 1/n; hard samples (spread 3) hide the rest."""
+    game, n = FiveFolds(shadows=16), 16
+    world = World(game, 10_000, 10, mu, spread=3.0)
+    evidence, member = world.evidence(0), world.member()
+    low, high = metrics.auc_interval(parse("lira_offline").score(evidence), member)
+    assert low < stats.norm.cdf(mu / np.sqrt(2 * (1 + 1 / n))) < high
+    world = World(RandomHalves(models=65), 5_000, 11, mu, spread=3.0)
+    evidence, member = world.evidence(0), world.member()
+    low, high = metrics.auc_interval(parse("lira:variance=global").score(evidence), member)
+    assert low - 0.01 < stats.norm.cdf(mu / np.sqrt(2)) < high + 0.01, "estimated means cost less than 0.01"
+    low, high = metrics.auc_interval(parse("loss").score(evidence), member)
+    assert low < stats.norm.cdf(mu / np.sqrt(2 * (1 + 9))) < high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_planted_leak_is_found(name: str) -> None:
+    attack = parse(name) if name != "neural" else parse("neural:epochs=20")
+    for game in (FiveFolds(shadows=4), RandomHalves(models=5)):
+        if not unmet(attack, game):
+            world = World(game, 2_000, 12, 2.0, offset=1.0)
+            low, _ = metrics.auc_interval(attack.score(world.evidence(0)), world.member())
+            assert low > 0.6, game
+
+
+@pytest.mark.parametrize(("variance", "least"), [("sample", 0.95), ("global", 0.97)])
+def test_liras_scores_are_the_oracles(variance: str, least: float) -> None:
+    """The true log-likelihood ratio is mu (t - difficulty) - mu²/2; AUC would hide mistakes that ranks show."""
+    world = World(RandomHalves(models=65), 5_000, 13, 1.0, spread=3.0)
+    evidence, member = world.evidence(0), world.member()
+    oracle = (world.margins[0, 0] - world.difficulty)[evidence.asked]
+    scores = parse(f"lira:variance={variance}").score(evidence)
+    assert stats.spearmanr(scores, oracle).statistic > least
+
+
+def test_liras_tpr_at_a_low_fpr_is_the_oracles() -> None:
+    world = World(RandomHalves(models=65), 30_000, 14, 2.0, spread=3.0)
+    evidence, member = world.evidence(0), world.member()
+    low, high = metrics.tpr_interval(
+        parse("lira:variance=global").score(evidence), member, 0.001, threshold="estimated"
+    )
+    assert low < stats.norm.cdf(2.0 - stats.norm.ppf(0.999)) < high
+    assert high - low < 0.12
+
+
+def test_averaging_queries_helps_lira() -> None:
+    """Of A queries with independent noise, the mean has a noise of 1/sqrt A: the AUC is Phi(mu sqrt(A / 2))."""
+    world = World(RandomHalves(models=33), 3_000, 15, 0.5, queries=9)
+    low, high = metrics.auc_interval(parse("lira").score(world.evidence(0)), world.member())
+    assert low - 0.01 < stats.norm.cdf(0.5 * np.sqrt(9 / 2)) < high + 0.01
+
+
+# --- each attack's own ------------------------------------------------------------------------------------------------
+
+
+def test_gradient_attacks_are_the_negated_columns() -> None:
+    evidence = World(FiveFolds(), 100, 16).evidence(0)
+    assert evidence.target.gradient_norms is not None
+    for column, name in enumerate(("grad_x_l1", "grad_x_l2", "grad_w_l1", "grad_w_l2")):
+        np.testing.assert_array_equal(parse(name).score(evidence), -evidence.target.gradient_norms[:, column])
+
+
+def test_rmia_is_the_functions_share_with_ties_in_the_order_of_the_ratios() -> None:
+    for game, a in ((RandomHalves(models=9), None), (FiveFolds(shadows=5), 0.4)):
+        world = World(game, 400, 17, 1.0)
+        e = world.evidence(0)
+        loss = [functional.loss(s.logits[0], s.labels) for s in e.shadows]
+        assert e.population_target is not None
+        target, known = (functional.loss(s.logits[0], s.labels) for s in (e.target, e.population_target))
+        shadows = np.stack(loss)
+        population = functional.Population(known, shadows[:, e.population], e.shadow_member[:, e.population])
+        member = e.shadow_member[:, e.asked]
+        share = functional.rmia(target, shadows[:, e.asked], member, population, offline_a=a)
+        scores = parse("rmia" if a is None else f"rmia:offline_a={a}").score(e)
+        assert (scores - share >= 0).all()
+        assert (scores - share < 1 / len(known)).all()
+        ratio = functional.base(target, shadows[:, e.asked], member, offline_a=a)
+        np.testing.assert_array_equal(np.argsort(scores), np.argsort(ratio))
+        assert len(np.unique(scores)) > len(np.unique(share))
+
+
+def test_rmia_is_offline_and_tuned_in_five_folds_and_so_is_its_rehearsal() -> None:
+    evidence = World(FiveFolds(shadows=5), 400, 18, 1.0).evidence(0)
+    assert evidence.aligned is False
+    assert evidence.mirrored()[0].aligned is False
+    auto, offline = parse("rmia"), parse("rmia:mode=offline")
+    for given in (evidence, evidence.mirrored()[0]):
+        np.testing.assert_array_equal(auto.score(given), offline.score(given))
+    shadows = np.stack([functional.loss(s.logits[0], s.labels) for s in evidence.shadows])
+    a = functional.rmia_tune_a(shadows[:, evidence.fit], evidence.shadow_member[:, evidence.fit])
+    np.testing.assert_array_equal(parse(f"rmia:offline_a={a}").score(evidence), auto.score(evidence))
+
+
+def test_quantile_uses_the_features_and_the_level() -> None:
+    world = World(FiveFolds(), 10_000, 19, 1.0, spread=3.0)
+    evidence, member = world.evidence(0), world.member()
+    scores = parse("quantile").score(evidence)
+    assert metrics.auc(scores, member) > metrics.auc(parse("loss").score(evidence), member) + 0.1
+    blind = parse("quantile").score(replace(evidence, x=None))
+    assert abs(metrics.auc(blind, member) - metrics.auc(parse("loss").score(evidence), member)) < 0.02
+    for level in (0.5, 0.9):
+        above = (parse(f"quantile:level={level}").score(evidence)[~member] > 0).mean()
+        assert abs(above - (1 - level)) < 0.03, "the share of non-members above their quantile"
+
+
+def test_quantile_without_reference_samples_asks_the_shadows() -> None:
+    world = World(RandomHalves(models=9, reference=0), 4_000, 20, 1.0, spread=3.0)
+    evidence, member = world.evidence(0), world.member()
+    assert evidence.population_target is None
+    assert metrics.auc(parse("quantile").score(evidence), member) > 0.65
+    with pytest.raises(UserError, match="known non-members"):
+        parse("quantile").score(replace(evidence, shadows=(), shadow_member=evidence.shadow_member[:0]))
+
+
+@pytest.mark.parametrize(
+    ("x", "width"),
+    [
+        (np.random.default_rng(0).integers(0, 256, (70, 3, 9, 11)).astype(np.uint8), 48),
+        (np.random.default_rng(1).integers(0, 2, (70, 446)).astype(np.uint8), 32),
+        (np.where(np.random.default_rng(2).random((70, 90)) < 0.2, np.nan, 1.0).astype(np.float32), 32),
+        (np.full((70, 5), np.nan, np.float32), 5),
+        (None, 0),
+    ],
+)
+def test_features_are_few(x: np.ndarray | None, width: int) -> None:
+    found = features(x, 70, 0)
+    assert found.shape == (70, width)
+    assert found.dtype == np.float32
+    if x is not None and width == 48:
+        np.testing.assert_allclose(found[3, 4 * 4], x[3, 1, :3, :3].mean(), rtol=1e-6)
+    if width == 32:
+        np.testing.assert_array_equal(found, features(x, 70, 0))
+
+
+def test_label_only_learns_which_queries_tell() -> None:
+    """One query of five tells; the count drowns it among the others, the regression does not."""
+    world = World(FiveFolds(shadows=3), 10_000, 21)
+    rng = np.random.default_rng(0)
+    for signals, member in zip(world.signals, world.design.member, strict=True):
+        assert signals.hits is not None
+        signals.hits[...] = rng.random(signals.hits.shape) < 0.5
+        signals.hits[2] = rng.random(len(member)) < np.where(member, 0.8, 0.3)
+    evidence, member = world.evidence(0), world.member()
+    low, high = metrics.auc_interval(parse("label_only").score(evidence), member)
+    assert low < 0.5 + (0.8 - 0.3) / 2 + 0.01
+    assert low > metrics.auc(parse("label_only:rule=count").score(evidence), member) + 0.05
+    alone = replace(evidence, shadows=(), shadow_member=evidence.shadow_member[:0])
+    assert evidence.target.hits is not None
+    np.testing.assert_array_equal(parse("label_only").score(alone), evidence.target.hits.mean(0))
+    with pytest.raises(UserError, match="rule=count"):
+        parse("label_only:rule=logistic").score(alone)
+
+
+# --- what an attack cannot do without ---------------------------------------------------------------------------------
+
+
+def test_what_is_lacking_is_said() -> None:
+    evidence = World(FiveFolds(), 100, 22).evidence(0)
+    bare = Signals(evidence.target.logits, evidence.target.labels)
+    for name, given, said in (
+        ("lira", evidence, "trained on asked samples"),
+        ("rmia", replace(evidence, population_target=None), "in no model"),
+        ("calibration", replace(evidence, shadows=()), "at least 1 shadow"),
+        ("grad_w_l2", replace(evidence, target=bare), "white_box"),
+        ("label_only", replace(evidence, target=bare), "perturbed"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check(parse(name), given)
+
+
+def test_sets_leave_out_what_the_game_does_not_allow_and_names_are_errors(blobs: Dataset) -> None:
+    taken, notes = attacks_for("all", FiveFolds())
+    assert {attack.name for attack in taken} == set(NAMES) - {"lira"}
+    assert notes == [
+        "attack lira is left out: it needs shadows trained on asked samples (the game random_halves has them)"
+    ]
+    taken, notes = attacks_for("modern,loss", RandomHalves(reference=0))
+    assert {attack.name for attack in taken} == {*SETS["modern"], "loss"} - {"rmia"}
+    assert "reference" in notes[0]
+    assert attacks_for("all", RandomHalves()) == (tuple(parse(name) for name in NAMES), [])
+    named, notes = attacks_for("lira:variance=global", FiveFolds())
+    assert (split(str(named[0]))[0], notes) == ("lira", [])
+    with pytest.raises(UserError, match="lira:variance=global cannot run in the game five_folds"):
+        Plan(Experiment("blobs", attacks=named), blobs, blobs)

@@ -1,0 +1,161 @@
+"""The command line as a person uses it: exit codes, messages, and the files that are left."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+import sys
+import tomllib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from relaxloss import cli
+from relaxloss.trained import Trained
+
+QUICK = ("--model", "mlp:hidden=16", "--epochs", "4", "--engine", "inprocess")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a call came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(*arguments: str, cwd: Path | None = None) -> Done:
+    """The command line in this process: an interpreter with torch takes seconds to start."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["relaxloss", *arguments])
+        if cwd is not None:
+            patch.chdir(cwd)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def test_it_is_a_program_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "relaxloss", "compare", "--data", "digts"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'digits'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    done = call("compare", "--data", "digits", "--defenses", "none,relaxloss:alpha=1,upper=0.9", "--attacks",
+                "loss,entropy", *QUICK, "--out", str(out))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_compare_leaves_the_contracts_files_and_says_where(run: tuple[Path, str]) -> None:
+    out, said = run
+    assert said.rstrip().endswith(f"report: {out / 'report.html'}")
+    for name in ("experiment.toml", "results.csv", "report.html", "log.txt", "store"):
+        assert (out / name).exists(), name
+    assert {path.suffix for path in (out / "charts").iterdir()} == {".svg", ".png"}
+    written = tomllib.loads((out / "experiment.toml").read_text())
+    assert written["defenses"][1] == {"name": "relaxloss", "alpha": 1.0, "flatten": "all", "upper": 0.9}
+    assert written["recipe"]["epochs"] == 4
+    assert written["recipe"]["milestones"] == [2, 3], "a shorter schedule keeps its shape"
+    rows = pd.read_csv(out / "results.csv")
+    assert {"dataset", "defense", "settings", "adaptive", "measure", "value", "low", "high", "n"} <= set(rows.columns)
+
+
+def test_the_written_experiment_repeats_the_run(run: tuple[Path, str], tmp_path: Path) -> None:
+    again = call("compare", str(run[0] / "experiment.toml"), "--engine", "inprocess", "--out", str(tmp_path / "again"))
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "again" / "results.csv").read_text() == (run[0] / "results.csv").read_text()
+
+
+def test_report_is_written_again(run: tuple[Path, str]) -> None:
+    page = run[0] / "report.html"
+    page.unlink()
+    done = call("report", str(run[0]))
+    assert done.returncode == 0, done.stderr
+    assert page.exists()
+
+
+def test_store_is_listed_verified_and_tidied(run: tuple[Path, str]) -> None:
+    out = run[0]
+    assert "relaxloss:upper=0.9" in call("store", "ls", str(out)).stdout
+    assert ", 0 damaged" in call("store", "verify", str(out)).stdout
+    weights = next((out / "store" / "train").glob("*/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = call("store", "verify", str(out))
+    assert (done.returncode, "1 damaged" in done.stdout) == (2, True)
+    assert "removed 1 damaged" in call("store", "gc", str(out)).stdout
+    assert ", 0 damaged" in call("store", "verify", str(out)).stdout
+
+
+def test_train_ships_a_model_that_loads(tmp_path: Path) -> None:
+    done = call("train", "--data", "digits", "--defense", "relaxloss:alpha=0.5", "--epochs", "3", "--out",
+                str(tmp_path / "model"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "test_accuracy" in done.stdout
+    x = np.zeros((2, 64), np.float32)
+    assert Trained.load(tmp_path / "model").predict_log_proba(x).shape == (2, 10)
+
+
+def test_a_users_own_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.normal(50, 9, 200), "ward": rng.choice(["a", "b"], 200)})
+    frame["outcome"] = np.where(frame.age + 9 * (frame.ward == "a") > 54, "ill", "well")
+    frame.loc[:9, "age"] = np.nan
+    frame.to_csv(tmp_path / "patients.csv", index=False)
+    done = call("compare", "--data", "patients.csv", "--label", "outcome", "--attacks", "loss", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10" in done.stderr
+    assert "missing" in done.stderr, "what was done about missing values is said"
+    assert (tmp_path / "runs" / "patients" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "defences"), "did you mean 'defenses'"),
+        (("compare",), "no data given"),
+        (("compare", "--data", "digts"), "did you mean 'digits'"),
+        (("compare", "--data", "digits", "--defenses", "relaxlos"), "did you mean 'relaxloss'"),
+        (("compare", "--data", "digits", "--attacks", "neurral"), "did you mean 'neural'"),
+        (("compare", "--data", "digits", "--game", "five_fold"), "did you mean 'five_folds'"),
+        (("compare", "--data", "digits", "--shadows", "some"), "'same', 'undefended' or 'both'"),
+        (("compare", "--data", "digits", "--seeds", "a"), "seeds"),
+        (("compare", "--data", "digits", "--recipe", "lrr=1"), "did you mean 'lr'"),
+        (("compare", "--data", "digits", "--model", "resnet20", "--epochs", "1"), "takes images"),
+        (("compare", "--data", "digits", "--engine", "process"), "did you mean 'processes'"),
+        (("compare", "--data", "digits", "--workers", "0"), "workers=0"),
+        (("compare", "no.toml"), "cannot read no.toml"),
+        (("compare", "bad.toml"), "is not TOML"),
+        (("compare", "strange.toml"), "did you mean 'dataset'"),
+        (("train", "--out", "m", "--data", "digits", "--test", "1.5"), "test=1.5"),
+        (("report", "nowhere"), "nowhere"),
+        (("store", "ls", "nowhere"), "holds no store"),
+    ],
+)
+def test_wrong_input_is_explained_and_exits_with_two(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("= 1")
+    (tmp_path / "strange.toml").write_text('datasets = "digits"')
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
