@@ -37,7 +37,12 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python scripts/fill_docs.py
+
+# Hours: every experiment under results/, resumable; then the tables of README.md and docs/.
+reproduce: .venv/installed-dev
+	$(BIN)/python scripts/reproduce.py
 
 clean:
 	rm -rf .venv runs build dist src/*.egg-info

@@ -43,7 +43,7 @@ def reordered(scores: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
     Of equal scores the first class gets the larger value; the class that argmax names stays the largest.
 
-    Source: section IV-C.
+    Source: section IV.
     """
     order = scores.argsort(dim=1, descending=True, stable=True)
     values = others.sort(1, descending=True).values

@@ -110,7 +110,7 @@ def phase_one(z: torch.Tensor, attacker: Attacker, *, iterations: int = 300) -> 
     and tried again from z with c3 ten times as large, up to 1e5; the last success is the answer, z itself if none. All
     rows run at once, each with its own c3 and its own end.
 
-    Source: section 4.2.2, algorithm 1.
+    Source: section 4, phase I.
     """
     s = z.softmax(1)
     start, uphill = attacker.slope(s)
@@ -142,7 +142,7 @@ def phase_two(clean: torch.Tensor, noised: torch.Tensor, attacker: Attacker, bud
     ``min(budget / ‖noised - clean‖₁, 1)``, so that the expected distance is at most `budget`; 0 where the noise brings
     g no closer to one half.
 
-    Source: section 4.2.3, equation 13.
+    Source: section 4, phase II.
     """
     doubt, before = ((attacker(p.sort(1).values).sigmoid() - 0.5).abs() for p in (noised, clean))
     distance = (noised - clean).abs().sum(1)

@@ -15,15 +15,14 @@ SKIP_NONE = -(2**31)
 
 def checked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The logits in float32 or float64, after a look at shapes and types that never waits for the device."""
-    if logits.ndim != 2 or logits.shape[0] < 1 or logits.shape[1] < 2 or not logits.is_floating_point():
+    shape, dtype = logits.shape, logits.dtype
+    if len(shape) != 2 or shape[0] < 1 or shape[1] < 2 or not dtype.is_floating_point:
+        raise UserError(f"got logits {tuple(shape)} {dtype}; expected floating (B, C) with B >= 1 and C >= 2")
+    if targets.shape != shape[:1] or targets.dtype != torch.int64:
         raise UserError(
-            f"got logits {tuple(logits.shape)} {logits.dtype}; expected floating (B, C) with B >= 1 and C >= 2"
+            f"got targets {tuple(targets.shape)} {targets.dtype}; expected class indices ({shape[0]},) int64"
         )
-    if targets.ndim != 1 or targets.shape[0] != logits.shape[0] or targets.dtype != torch.int64:
-        raise UserError(
-            f"got targets {tuple(targets.shape)} {targets.dtype}; expected class indices ({logits.shape[0]},) int64"
-        )
-    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    return logits if dtype is torch.float32 or dtype is torch.float64 else logits.float()
 
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> float:

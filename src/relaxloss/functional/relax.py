@@ -13,19 +13,22 @@ import torch
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from relaxloss.errors import UserError
-from relaxloss.functional.base import SKIP_NONE, checked, one_of, within
+from relaxloss.errors import UserError, unknown
+from relaxloss.functional.base import SKIP_NONE, checked
 
 Flatten = Literal["all", "misclassified", "official"]
+FLATTENS: tuple[Flatten, ...] = get_args(Flatten)
 TINY = 1e-24
 
 
 def check_settings(alpha: float, flatten: str, upper: float) -> None:
     """Raise `UserError` unless alpha >= 0, 0 < upper <= 1 and `flatten` is known."""
-    within("alpha", alpha, 0)
+    if not alpha >= 0:
+        raise UserError(f"got alpha={alpha}; expected a mean loss in nats, at least 0 (0: plain training)")
     if not 0 < upper <= 1:
-        raise UserError(f"got upper={upper}; expected a number above 0 and at most 1 (1: no bound)")
-    one_of("flatten", flatten, get_args(Flatten))
+        raise UserError(f"got upper={upper}; expected a probability above 0 and at most 1 (1: no bound)")
+    if flatten not in FLATTENS:
+        raise unknown("flatten", flatten, FLATTENS)
 
 
 def flattened_targets(logits: torch.Tensor, targets: torch.Tensor, *, upper: float = 1.0) -> torch.Tensor:
@@ -103,13 +106,28 @@ def relax_loss(
     mean = F.nll_loss(log_p, targets, ignore_index=SKIP_NONE)
     decides = mean if process_group is None else _over_all(mean.detach(), len(targets), process_group)
     below = decides < alpha  # False for NaN
+    known = _on_host(below)
+    if known is False:
+        return mean
     if isinstance(ascent, torch.Tensor):
         relaxed = torch.where(ascent, 2 * alpha - mean, _flattened(log_p, targets, flatten, upper, confidence))
     elif ascent:
         relaxed = 2 * alpha - mean
     else:
         relaxed = _flattened(log_p, targets, flatten, upper, confidence)
-    return torch.where(below, relaxed, mean)
+    return relaxed if known else torch.where(below, relaxed, mean)
+
+
+def _on_host(choice: torch.Tensor) -> bool | None:
+    """The choice, where the host knows it and may act on it; None where it must stay in the tensor."""
+    if (
+        not choice.is_cpu or torch.compiler.is_compiling()
+    ):  # the host would have to wait; or the graph would hold one branch
+        return None
+    try:
+        return bool(choice)
+    except RuntimeError:  # under torch.func.vmap, where every sample has a choice of its own
+        return None
 
 
 def _flattened(

@@ -35,16 +35,14 @@ def sentences(audit: Audit) -> list[str]:
                 "and 0.5 is guessing."]  # fmt: skip
     found = []
     for measure in TPRS:
-        number = words.value(rows["max"], measure)
         alarms = f"at {100 * float(measure.split('_')[2]):g} % false alarms"
         if worst[measure] is None:
-            found.append(f"{alarms} that is {rows['max'][f'{measure}_note']}")
+            why = rows["max"][f"{measure}_note"].removeprefix("not measured: ")
+            found.append(f"{alarms} the share of members found is not measured, since {why}")
         else:
-            found.append(f"{alarms} it finds {number} % of the members ({words.interval(rows['max'], measure)})")
-    text = "; ".join(found)
-    said.append(
-        f"{text[0].upper()}{text[1:]}.".replace("that is not measured", "the share of members found is not measured")
-    )
+            share, span = words.value(rows["max"], measure), words.interval(rows["max"], measure)
+            found.append(f"{alarms} it finds {share} % of the members ({span})")
+    said.append(f"A{'; '.join(found)[1:]}.")
     about = attack_room.attacks[worst["attack"].split(":")[0]].about
     text = f"The attack is {worst['attack'].replace('_', ' ')} ({about}), the strongest of {len(measured(audit))}"
     if worst["selected_auc"] is not None:
@@ -57,7 +55,7 @@ def sentences(audit: Audit) -> list[str]:
     bound = audit.rows[audit.rows["measure"] == MEASURE].iloc[0]
     if not math.isnan(bound["value"]):
         said.append(
-            f"Its training was not differentially private with an ε below {bound['value']:.2f} ({bound['note']})."
+            f"The training is not differentially private with an ε below {bound['value']:.2f}: {bound['note']}."
         )
     return said
 

@@ -1,0 +1,90 @@
+"""Fill the tables of README.md and docs/*.md from the files under results/, so that no number is typed by hand.
+
+A block is ``<!-- results KIND PATH -->`` ... ``<!-- end -->``. ``python scripts/fill_docs.py`` rewrites the blocks;
+``--check`` only says whether they are up to date (tests/test_docs.py does that in every test run).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from relaxloss import report
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- results (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main(check: bool) -> int:
+    """Rewrite, or check, every document; the number of documents that are out of date."""
+    stale = 0
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        old = path.read_text()
+        new = BLOCK.sub(lambda match: match[1] + KINDS[match[2]](ROOT / match[3]) + match[4], old)
+        if new != old:
+            stale += 1
+            print(f"{path.name}: {'out of date' if check else 'filled'}")
+            if not check:
+                path.write_text(new)
+    return stale
+
+
+def compared(folder: Path) -> str:
+    """The summary of a run: utility and the strongest attack, adaptive and not."""
+    result = report.load(folder)
+    table = report.summary(result)
+    head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
+    rows = []
+    for line in table.to_dict("records"):
+        name = f"`{line['defense']}`" + (f" {line['label']}" if line["label"] else "")
+        rows.append(
+            (
+                name,
+                _interval(line, "top1", 100, 1),
+                f"{line['member_loss']:.3g} ({line['member_loss_variance']:.2g})",
+                *(_interval(line, f"auc_{mode}", 1, 3) for mode in ("adaptive", "nonadaptive")),
+            )
+        )
+    facts = result.facts
+    seeds = facts["experiment"]["seeds"]
+    note = (
+        f"{facts['provenance']} {facts['members']:,} members, {len(seeds)} seeds, "
+        f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
+        f"{facts['date']}; all settings: `{(folder / 'experiment.toml').relative_to(ROOT).as_posix()}`.\n"
+    )
+    return _table(head, rows) + "\n" + note
+
+
+def benchmark(path: Path) -> str:
+    """A paired benchmark: how long, and the ratio to the first line of its group."""
+    content = json.loads(path.read_text())
+    rows = []
+    for group, lines in content["results"].items():
+        for name, line in lines.items():
+            factor = line.get("ratio", line.get("times_faster"))
+            unit = "x the time" if "ratio" in line else "x faster"
+            rows.append((group, name, f"{line['microseconds']:,.0f}", f"{factor:.3g} {unit}"))
+    head = ("what", "how", "µs", "against the first line")
+    threads = f"{content['threads']} thread" + ("s" if content["threads"] > 1 else "")
+    return _table(head, rows) + f"\n{threads}, torch {content['torch']}, {content['date']}.\n"
+
+
+def _interval(line: dict[str, Any], name: str, factor: float, digits: int) -> str:
+    value, low, high = (factor * line[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if value == value else "not measured"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+KINDS: dict[str, Callable[[Path], str]] = {"compared": compared, "benchmark": benchmark}
+
+if __name__ == "__main__":
+    check = "--check" in sys.argv[1:]
+    sys.exit(1 if main(check) and check else 0)
