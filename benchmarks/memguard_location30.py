@@ -20,7 +20,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ def hits(net: nn.Module, p: torch.Tensor, member: torch.Tensor) -> torch.Tensor:
     return ((net(p.sort(1).values.float())[:, 0] > 0) == member).double()
 
 
-def run(seed: int) -> dict[str, object]:
+def run(seed: int) -> dict[str, Any]:
     """One whole repetition: another split, other networks."""
     location = data.load("location30")
     order = seeds.rng(seed, "memguard_location30").permutation(len(location))
@@ -142,18 +142,22 @@ def main() -> None:
     for seed in range(parser.parse_args().seeds):
         runs.append(run(seed))
         print(json.dumps(runs[-1]), flush=True)
+        write(runs)  # after each seed, so that a run cut short leaves what it has
+
+
+def write(runs: list[dict[str, Any]]) -> None:
+    """The table of all runs so far, into the result file and on the screen."""
     rows = []
     for budget, published in PUBLISHED.items():
-        values = [result["accuracy"][budget] for result in runs]  # type: ignore[index]
+        values = [result["accuracy"][budget] for result in runs]
         mean = statistics.mean(values)
         deviation = statistics.stdev(values) if len(values) > 1 else None
         within = abs(mean - published) <= TOLERANCE
         rows.append({"budget": budget, "published": published, "ours": mean, "deviation": deviation, "within": within})
         print(f"budget {budget}: published {published:.2f}, ours {mean:.3f}" + ("" if within else "  (outside ±0.04)"))
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(
-        json.dumps({"command": "python benchmarks/memguard_location30.py", "rows": rows, "runs": runs}, indent=2)
-    )
+    content = {"command": "python benchmarks/memguard_location30.py", "rows": rows, "runs": runs}
+    OUT.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Every round times all variants once, in rotating order, on the same tensors, network and optimiser; a ratio is the
 median over rounds of variant / cross-entropy within the round, with a 95 % interval of that median (order statistics).
 Time is the process's CPU time on one thread, which other processes disturb less than the clock on the wall.
+Order statistics need no idle machine, but a busy one makes every operator dearer: its caches are colder.
 The learning rate is 0, so all rounds do the same work; the branch is fixed by alpha (0: descent, 1e9: the others).
 """
 
@@ -27,7 +28,11 @@ from relaxloss.models import MLP, ResNet20
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 BATCH, CLASSES = 128, 100
-LIMITS = {"mlp": 1.03, "resnet20": 1.01}  # ratios that a whole step must keep
+LIMITS = {
+    "mlp": 1.03,
+    "resnet20": 1.01,
+}  # ratios that a whole step must keep, with the paper's flattening for such data
+IMAGE_ONLY = ("flattening, misclassified", "flattening, official")
 LOSSES: dict[str, Loss] = {
     "cross_entropy": F.cross_entropy,
     "descent": partial(relax_loss, alpha=0.0, ascent=True),
@@ -122,7 +127,8 @@ def main() -> None:
             interval = f"[{row['low']:.3f}, {row['high']:.3f}]  n={count}"
             print(f"{what:<10}{name:<28}{row['microseconds']:>12.1f}{row['ratio']:>8.3f}   {interval}")
         if what in LIMITS:
-            worst = max(row["ratio"] for row in results[what].values())
+            rows = results[what].items()
+            worst = max(row["ratio"] for name, row in rows if what == "resnet20" or name not in IMAGE_ONLY)
             verdict = "kept" if worst <= LIMITS[what] else "MISSED"
             print(f"{what:<10}worst ratio {worst:.3f}, limit {LIMITS[what]}: {verdict}")
     content = {

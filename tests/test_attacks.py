@@ -67,13 +67,11 @@ class World:
         return Signals(logits.astype(np.float32), labels, norms, hits)
 
     def evidence(self, target: int) -> Evidence:
-        rows = range(len(self.signals))
-        job = ScoreJob(
-            Path(), self.dataset, self.game, self.seed, {r: ("target", r) for r in rows}, {r: ("shadow", r) for r in rows}, ()
-        )  # fmt: skip
+        targets, shadows = ({r: (kind, str(r)) for r in range(len(self.signals))} for kind in ("target", "shadow"))
+        job = ScoreJob(Path(), self.dataset, self.game, self.seed, targets, shadows, ())
 
-        def read(key: tuple[str, int]) -> Signals:
-            return (self.targets if key[0] == "target" else self.signals)[key[1]]
+        def read(key: tuple[str, str]) -> Signals:
+            return (self.targets if key[0] == "target" else self.signals)[int(key[1])]
 
         return evidence_of(job, self.design, self.dataset, read, target)
 
@@ -121,14 +119,14 @@ def test_one_finite_float64_per_asked_sample_and_nothing_else_is_touched(name: s
     for world in worlds(attack):
         evidence = world.evidence(0)
         check(attack, evidence)
-        before, generators = arrays(evidence), (np.random.get_state()[1].tobytes(), torch.get_rng_state())  # noqa: NPY002
+        before, generators = arrays(evidence), (np.random.get_state()[1].tobytes(), torch.get_rng_state())
         scores = attack.score(evidence)
         assert scores.dtype == np.float64
         assert scores.shape == evidence.asked.shape
         assert not np.isnan(scores).any()
         assert not np.isnan(attack.score(evidence.mirrored()[0])).any()
         assert arrays(evidence) == before
-        assert np.random.get_state()[1].tobytes() == generators[0]  # noqa: NPY002
+        assert np.random.get_state()[1].tobytes() == generators[0]
         assert torch.equal(torch.get_rng_state(), generators[1])
         np.testing.assert_array_equal(attack.score(evidence), scores)
 
@@ -180,6 +178,7 @@ def null_games(shadows: int) -> tuple[tuple[Game, int], ...]:
 def unbiased(names: list[str], game: Game, size: int, draws: int) -> list[str]:
     """Draw worlds without a leak; the attacks whose AUCs are not ½ within what chance explains."""
     chosen = [attack for attack in map(quick, names) if not unmet(attack, game)]
+    assert chosen
     auc, covered = np.empty((2, draws, len(chosen)))
     for draw in range(draws):
         world = World(game, size, 1000 + draw)
@@ -206,7 +205,10 @@ def unbiased(names: list[str], game: Game, size: int, draws: int) -> list[str]:
 @pytest.mark.parametrize("shadows", [4, 16, 64])
 def test_no_leak_is_found_where_there_is_none(shadows: int, which: int) -> None:
     game, size = null_games(shadows)[which]
-    assert unbiased([name for name in NAMES if name not in FITTED], game, size, 400) == []
+    names = [name for name in NAMES if name not in FITTED]
+    if shadows > 4:  # the others' scores are the same whatever K is
+        names = [name for name in names if attacks[name].needs.shadows]
+    assert unbiased(names, game, size, 400) == []
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
@@ -219,18 +221,18 @@ def test_no_leak_is_found_by_fitting_where_there_is_none(shadows: int, draws: in
 
 
 def test_an_exactly_balanced_design_would_have_leaked() -> None:
-    """Half of all models have each sample: LiRA's counts of shadows differ, and RMIA's mean over all of them shifts."""
-    world = World(RandomHalves(models=6), 2000, 7, 2.0, spread=0.0)
+    """If all models together have each sample equally often, the shadows alone tell who is in a target that is silent."""
     rng = np.random.default_rng(0)
-    half = rng.permuted(np.repeat([[True], [False]], 3, 0).repeat(2000, 1), axis=0)
-    noise = rng.normal(size=(6, 1, 2000))
-    shadows = [world.signal(noise[row] + 2.0 * half[row], rng) for row in range(6)]
-    evidence = replace(world.evidence(0), shadows=tuple(shadows[1:]), shadow_member=half[1:])
-    silent = replace(evidence, target=shadows[0].take(evidence.asked))
-    silent.target.logits[...] = 0  # a target that tells nothing at all
-    auc = metrics.auc(parse("rmia:mode=online").score(replace(silent, population_target=silent.target.take(np.arange(9)),
-                      population=evidence.asked[:9])), half[0, evidence.asked])  # fmt: skip
-    assert auc > 0.75
+    for balanced in (True, False):
+        world = World(RandomHalves(models=6), 2_500, 7, spread=0.0)
+        member = rng.random((6, 2_500)) < 0.5
+        if balanced:
+            member = rng.permuted(np.repeat([[True], [False]], 3, 0).repeat(2_500, 1), axis=0)
+        shadows = tuple(world.signal(row, rng) for row in world.margins[1:] + 2.0 * member[1:, None])
+        evidence = replace(world.evidence(0), shadows=shadows, shadow_member=member[1:])
+        evidence.target.logits[...] = 0
+        auc = metrics.auc(parse("rmia:mode=online").score(evidence), member[0, evidence.asked])
+        assert auc > 0.75 if balanced else abs(auc - 0.5) < 0.05
 
 
 # --- planted leaks ----------------------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ def test_thresholds_find_a_planted_leak_at_its_size(mu: float) -> None:
     for name in MONOTONE:
         low, high = metrics.auc_interval(parse(name).score(world.evidence(0)), world.member())
         assert low < stats.norm.cdf(mu / np.sqrt(2)) < high, name
-    world = World(FiveFolds(), 10_000, 9, mu, spread=0.0, offset=0.5)
+    world = World(FiveFolds(), 10_000, 23, mu, spread=0.0, offset=0.5)
     low, high = metrics.auc_interval(parse("correctness").score(world.evidence(0)), world.member())
     assert low < 0.5 + (stats.norm.cdf(0.5 + mu) - stats.norm.cdf(0.5)) / 2 < high
 
@@ -273,14 +275,14 @@ def test_a_planted_leak_is_found(name: str) -> None:
         if not unmet(attack, game):
             world = World(game, 2_000, 12, 2.0, offset=1.0)
             low, _ = metrics.auc_interval(attack.score(world.evidence(0)), world.member())
-            assert low > 0.6, game
+            assert low > 0.55, game
 
 
 @pytest.mark.parametrize(("variance", "least"), [("sample", 0.95), ("global", 0.97)])
 def test_liras_scores_are_the_oracles(variance: str, least: float) -> None:
     """The true log-likelihood ratio is mu (t - difficulty) - mu²/2; AUC would hide mistakes that ranks show."""
     world = World(RandomHalves(models=65), 5_000, 13, 1.0, spread=3.0)
-    evidence, member = world.evidence(0), world.member()
+    evidence = world.evidence(0)
     oracle = (world.margins[0, 0] - world.difficulty)[evidence.asked]
     scores = parse(f"lira:variance={variance}").score(evidence)
     assert stats.spearmanr(scores, oracle).statistic > least
@@ -297,10 +299,10 @@ def test_liras_tpr_at_a_low_fpr_is_the_oracles() -> None:
 
 
 def test_averaging_queries_helps_lira() -> None:
-    """Of A queries with independent noise, the mean has a noise of 1/sqrt A: the AUC is Phi(mu sqrt(A / 2))."""
-    world = World(RandomHalves(models=33), 3_000, 15, 0.5, queries=9)
-    low, high = metrics.auc_interval(parse("lira").score(world.evidence(0)), world.member())
-    assert low - 0.01 < stats.norm.cdf(0.5 * np.sqrt(9 / 2)) < high + 0.01
+    """Of 4 queries with independent noise, the mean has half the noise: the oracle's AUC is Phi(2 mu / sqrt 2) = .92."""
+    world = World(RandomHalves(models=65), 5_000, 15, 1.0, queries=4)
+    low, high = metrics.auc_interval(parse("lira:variance=global").score(world.evidence(0)), world.member())
+    assert low - 0.01 < stats.norm.cdf(np.sqrt(2)) < high + 0.01
 
 
 # --- each attack's own ------------------------------------------------------------------------------------------------
@@ -395,7 +397,7 @@ def test_label_only_learns_which_queries_tell() -> None:
         signals.hits[2] = rng.random(len(member)) < np.where(member, 0.8, 0.3)
     evidence, member = world.evidence(0), world.member()
     low, high = metrics.auc_interval(parse("label_only").score(evidence), member)
-    assert low < 0.5 + (0.8 - 0.3) / 2 + 0.01
+    assert low - 0.01 < 0.5 + (0.8 - 0.3) / 2 < high + 0.01
     assert low > metrics.auc(parse("label_only:rule=count").score(evidence), member) + 0.05
     alone = replace(evidence, shadows=(), shadow_member=evidence.shadow_member[:0])
     assert evidence.target.hits is not None

@@ -72,7 +72,7 @@ def answer(release: nn.Module) -> torch.Tensor:
 
 def global_streams() -> tuple[Any, ...]:
     """Where torch's, numpy's and Python's own generators stand."""
-    _, numbers, *rest = np.random.get_state()  # noqa: NPY002 - the global stream is what is tested
+    _, numbers, *rest = np.random.get_state()
     return torch.get_rng_state().tolist(), numbers.tolist(), rest, random.getstate()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from relaxloss import functional as R
 from relaxloss.errors import UserError
+from relaxloss.functional import relax
 
 Rows = list[list[float]]
 FLATTENS = ("all", "misclassified", "official")
@@ -35,6 +38,11 @@ def value_and_gradient(loss: Callable[..., torch.Tensor], logits: torch.Tensor, 
     value.backward()
     assert value.shape == ()
     return value.detach(), leaf.grad
+
+
+def choosing_on(place: str) -> contextlib.AbstractContextManager[Any]:
+    """The branch chosen by the host, as on a CPU, or on the device, as on a GPU."""
+    return contextlib.nullcontext() if place == "host" else mock.patch.object(relax, "_on_host", return_value=None)
 
 
 # --- the slow references ----------------------------------------------------------------------------------------------
@@ -114,21 +122,32 @@ def assert_like(loss: Callable[..., torch.Tensor], value: Callable[[Rows], float
     upper=st.sampled_from([0.05, 0.3, 0.9, 1.0]),
     flatten=st.sampled_from(FLATTENS),
     ascent=st.booleans(),
-    on_device=st.booleans(),
+    as_tensor=st.booleans(),
+    place=st.sampled_from(["host", "device"]),
 )
 def test_relax_loss_is_algorithm_1(
-    seed: int, b: int, c: int, scale: float, ratio: float, upper: float, flatten: Any, ascent: bool, on_device: bool
+    seed: int,
+    b: int,
+    c: int,
+    scale: float,
+    ratio: float,
+    upper: float,
+    flatten: Any,
+    ascent: bool,
+    as_tensor: bool,
+    place: str,
 ) -> None:
     z, y = batch(seed, b, c, scale=scale)
     alpha = ratio * mean_loss(z.tolist(), y.tolist())
     loss = partial(
         R.relax_loss,
         alpha=alpha,
-        ascent=torch.tensor(ascent) if on_device else ascent,
+        ascent=torch.tensor(ascent) if as_tensor else ascent,
         flatten=flatten,
         upper=upper,
     )
-    assert_like(loss, reference(z.tolist(), y.tolist(), alpha, ascent, flatten, upper), z, y)
+    with choosing_on(place):
+        assert_like(loss, reference(z.tolist(), y.tolist(), alpha, ascent, flatten, upper), z, y)
 
 
 @pytest.mark.parametrize("c", [2, 3, 100])
@@ -238,12 +257,14 @@ def hard_batches() -> list[Any]:
     return batches
 
 
+@pytest.mark.parametrize("place", ["host", "device"])
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_neutral_settings_are_the_cross_entropy_bit_for_bit(name: str) -> None:
+def test_neutral_settings_are_the_cross_entropy_bit_for_bit(name: str, place: str) -> None:
     zeros = 0
     for z, y in hard_batches():
         value, gradient = value_and_gradient(F.cross_entropy, z, y)
-        got, got_gradient = value_and_gradient(NEUTRAL[name], z, y)
+        with choosing_on(place):
+            got, got_gradient = value_and_gradient(NEUTRAL[name], z, y)
         assert got.dtype == z.dtype
         assert torch.equal(got, value)
         assert torch.equal(got_gradient, gradient)
@@ -251,13 +272,15 @@ def test_neutral_settings_are_the_cross_entropy_bit_for_bit(name: str) -> None:
     assert zeros >= 3  # alpha = 0 was met with L = 0
 
 
+@pytest.mark.parametrize("place", ["host", "device"])
 @pytest.mark.parametrize("kwargs", RELAX_BRANCHES)
-def test_every_descending_step_is_the_cross_entropy_bit_for_bit(kwargs: Any) -> None:
+def test_every_descending_step_is_the_cross_entropy_bit_for_bit(kwargs: Any, place: str) -> None:
     for seed in range(20):
         z, y = batch(seed, 64, 10, dtype=torch.float32)
         value, gradient = value_and_gradient(F.cross_entropy, z, y)
         for alpha in (value.item(), 0.7 * value.item()):  # L = alpha descends
-            got, got_gradient = value_and_gradient(partial(R.relax_loss, alpha=alpha, **kwargs), z, y)
+            with choosing_on(place):
+                got, got_gradient = value_and_gradient(partial(R.relax_loss, alpha=alpha, **kwargs), z, y)
             assert torch.equal(got, value)
             assert torch.equal(got_gradient, gradient)
 
@@ -289,7 +312,13 @@ def test_extreme_logits_give_finite_values_and_gradients(name: str, scale: float
 
 
 @pytest.mark.parametrize("flatten", FLATTENS)
-def test_masked_classes(flatten: Any) -> None:
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_masked_classes(flatten: Any, place: str) -> None:
+    with choosing_on(place):
+        check_masked_classes(flatten)
+
+
+def check_masked_classes(flatten: Any) -> None:
     z, y = batch(5, 16, 6)
     z[:, 0], y = -INF, y.clamp(min=1)
     z[0, 1], y[0] = 1e3, 1  # a sample whose other classes get no mass at all

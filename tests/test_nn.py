@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn import functional as F
@@ -153,6 +152,8 @@ def test_autocast() -> None:
 
 
 def test_at_an_active_alpha_the_mean_loss_ends_near_alpha_and_spreads() -> None:
+    from sklearn.datasets import load_digits  # here, so that the ranks below start without it
+
     data = load_digits()
     x, y = torch.tensor(data.data[:800] / 16, dtype=torch.float32), torch.tensor(data.target[:800], dtype=torch.int64)
 

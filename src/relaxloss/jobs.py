@@ -130,8 +130,8 @@ def train_and_observe(job: TrainJob) -> Produced:
     produced: dict[tuple[str, str], Files] = {}
     files = dict(job.stored) if job.stored is not None else None
     if files is None:
-        monitor = Samples.of(dataset, design.test_of(job.row), design.labels)
-        session = Session(job.scratch, job.every, monitor if len(monitor) else None, functools.partial(_tell, job))
+        monitor = Samples.of(dataset, design.test_of(job.row), design.labels).thinned()
+        session = Session(job.scratch, job.every, monitor, functools.partial(_tell, job))
         fit = job.trainer.fit(task, session)
         files = fit_files(fit)
         produced["train", job.key] = files

@@ -47,6 +47,6 @@ def bound(
             correct = int((~right[:half]).sum() + right[m - half :].sum())
             epsilon = metrics.one_run_epsilon(m, 2 * half, correct, delta, (1 - level) / tries)
             if epsilon > best["value"]:
-                said = f"{correct:,} of {2 * half:,} guesses right, delta={delta:g}, at {level:.0%} confidence"
+                said = f"{correct:,} of {2 * half:,} guesses right, δ = {delta:g}, {100 * level:g} % confidence"
                 best = row(MEASURE, epsilon, n=m, attack=name, note=f"{said}, corrected for {tries} tries")
     return best

@@ -20,7 +20,7 @@ from relaxloss.checks import listed
 from relaxloss.data import files
 from relaxloss.data.labels import is_text
 from relaxloss.errors import UserError, unknown
-from relaxloss.predictions import KINDS, MOST_CLASSES, Kind, Predictions, of_arrays
+from relaxloss.predictions import KINDS, MOST_CLASSES, TOLERANCE, Kind, Predictions, of_arrays
 
 LIMIT = 8 * 10**9  # bytes: more in one file is a mistake, or an attack on the reader's memory
 DEFLATE = 1040  # no deflated byte makes more bytes than this
@@ -97,7 +97,24 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None) -> dic
     for key, name in (("labels", label), ("member", member), ("ids", "id")):
         if name in names:
             taken[key] = _values(_whole(table, name), f"{path}: column {name!r}")
+    if not prefix and np.abs(outputs.sum(axis=1) - 1).max() > TOLERANCE:
+        _no_strangers(path, columns, taken["labels"])
     return taken
+
+
+def _no_strangers(path: Path, columns: list[str], labels: npt.NDArray[Any]) -> None:
+    """Refuse numeric columns that seem to be no class (an identifier, an age): as logits they would spoil all scores."""
+    found = set(map(str, np.unique(labels).tolist()))
+    strange = [name for name in columns if name not in found and not name.isdigit()]
+    if not found & set(columns):
+        places = labels.max() + 1 if labels.dtype.kind in "iu" else len(columns)
+        strange = columns if 1 < places < len(columns) else []
+    if strange:
+        raise UserError(
+            f"{path}: has {len(columns)} columns of numbers, and labels {listed(sorted(found))}: no label belongs to "
+            f"{'one' if strange == columns else listed(map(repr, strange))} of them; expected one column per class: "
+            "remove what is no class, or name the classes' columns prob_<class> or logit_<class>"
+        )
 
 
 def _classes(path: Path, rest: list[str], kind: Kind) -> tuple[Kind, list[str], str]:

@@ -134,7 +134,7 @@ def of_groups(
                 f"got no {group}_{kind}; expected (n, C) numbers for members and for non-members: give both"
             )
         part = checks.numbers(values, f"{group}_{kind}", (1, 2))
-        parts.append(part.reshape(len(part), -1))
+        parts.append(part[:, None] if part.ndim == 1 else part)
         columns.append(checks.column(own, len(part), f"{group}_labels"))
     if parts[0].shape[1] != parts[1].shape[1]:
         raise UserError(

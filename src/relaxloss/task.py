@@ -87,6 +87,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.y)
 
+    def thinned(self, most: int = 1000) -> Samples | None:
+        """At most so many of the rows, evenly spaced; None if there are none."""
+        if not len(self):
+            return None
+        return self.take(torch.linspace(0, len(self) - 1, min(most, len(self))).round().long())
+
     def take(self, index: torch.Tensor) -> Samples:
         """The rows at `index`, in its order."""
         return Samples(self.x.index_select(0, index), self.y.index_select(0, index))

@@ -127,13 +127,13 @@ def train(
     names = ("test", "reference", "members")
     split = {name: np.sort(part) for name, part in zip(names, np.split(order, bounds), strict=True)}
     task = Task.of(data, split["members"], reference=split["reference"], recipe=recipe, seed=seed)
-    monitor = Samples.of(data, split["test"])
+    monitor = Samples.of(data, split["test"]).thinned()
     folder = None
     if checkpoints is not None:
         key = content_key("train", VERSION, data=data.fingerprint, defense=defense, recipe=task.recipe, seed=seed,
                           test=test, reference=share)  # fmt: skip
         folder = Path(checkpoints) / key
-    fit = defense.trainer.fit(task, Session(folder, monitor=monitor if len(monitor) else None, tell=tell))
+    fit = defense.trainer.fit(task, Session(folder, monitor=monitor, tell=tell))
     return _trained(data, defense, task, fit, split, seed)
 
 

@@ -103,7 +103,7 @@ class Session:
     Attributes:
         folder: the directory for checkpoints; none are written without it.
         every: seconds between checkpoints.
-        monitor: samples whose loss and accuracy go into the history; never seen by the defense.
+        monitor: samples whose loss and accuracy go into the history after every epoch; never seen by the defense.
         tell: called after every epoch.
         phase: the name of the training, where a defense runs several.
     """
@@ -217,13 +217,9 @@ def _record(state: State, session: Session, losses: torch.Tensor, hits: torch.Te
         **_moments("train", losses[seen], hits[seen]),
     }
     epochs = state.task.recipe.epochs
-    if session.monitor is not None and (state.epoch % max(1, epochs // 30) == 0 or state.epoch == epochs):
-        logits = predict(state.network, session.monitor.x)
-        row |= _moments(
-            "test",
-            F.cross_entropy(logits, session.monitor.y, reduction="none"),
-            (logits.argmax(1) == session.monitor.y).float(),
-        )
+    if session.monitor is not None:
+        logits, y = predict(state.network, session.monitor.x), session.monitor.y
+        row |= _moments("test", F.cross_entropy(logits, y, reduction="none"), (logits.argmax(1) == y).float())
     state.history.append(row)
     if session.tell:
         session.tell(Progress(session.phase, state.epoch, epochs, len(state.task.members), row))

@@ -42,13 +42,15 @@ class Quantile(Attack):
 
     Attributes:
         level: of the quantile; the false-positive rate of the decision ``score > 0`` is about 1 - level.
-        trees: of at most 31 leaves each.
+        trees, leaves: how many trees, with so many leaves each. Small ones by default: 100 trees of 31 leaves learn 500
+            reference samples by heart, and 20 % instead of 10 % of other non-members are then above their quantile.
     """
 
     about: ClassVar[str] = "the hinge above its quantile among similar non-members (Bertran 2023)"
     needs: ClassVar[Needs] = Needs()
     level: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    trees: PositiveInt = 100
+    trees: PositiveInt = 50
+    leaves: Annotated[int, Field(ge=2)] = 4
 
     def score(self, evidence: Evidence) -> Scores:
         """The hinge above its quantile, for every asked sample ``(N,)``."""
@@ -76,7 +78,9 @@ class Quantile(Attack):
             loss="quantile",
             quantile=self.level,
             max_iter=self.trees,
+            max_leaf_nodes=self.leaves,
             early_stopping=False,
+            random_state=0,  # nothing is drawn, but without it the global generator is
             categorical_features=[x.shape[1]] if evidence.num_classes <= CATEGORIES else None,
         )
         model.fit(np.column_stack([x, labels]), hinge)

@@ -5,8 +5,9 @@ the concave term's does not.
 
 Threat model: black-box and white-box; training only, no reference data, the cost of plain training.
 
-Useful range: `a` from 1 (the cross-entropy, scaled by `beta`) down to 0.1; the paper's setting is a = 0.5, β = 0.05 at
-learning rate 0.1. β scales the whole loss, and so with weight decay and noise it is a regulariser of its own.
+Useful range: `a` from 1 (the cross-entropy, scaled by `beta`) down to 0.1; `beta` 0.05 to 1. The paper's setting is
+a = 0.5, β = 0.05 at learning rate 0.1. β scales the whole loss and so the learning rate: where an epoch has few steps,
+0.05 leaves the network unfitted (Location30, 960 steps: 11 % training accuracy). The sweep lowers β first, then a.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class CCL(Defense):
     about: ClassVar[str] = "a concave term beside the cross-entropy (ICML 2024)"
     neutral: ClassVar[Mapping[str, Any] | None] = {"a": 1.0, "beta": 1.0}
     active: ClassVar[Mapping[str, Any]] = {"a": 0.5}
-    sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"a": a} for a in (0.9, 0.7, 0.5, 0.3, 0.2, 0.1))
+    sweep: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        *({"a": 0.5, "beta": beta} for beta in (1.0, 0.5, 0.3, 0.2, 0.1, 0.05)),
+        *({"a": a, "beta": 0.05} for a in (0.3, 0.1)),
+    )
     a: Annotated[float, Field(ge=0, le=1)] = 0.5
     beta: PositiveFloat = 0.05
     form: Form = "exp"

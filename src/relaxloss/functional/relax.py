@@ -84,6 +84,8 @@ def relax_loss(
     or infinite, L is returned. A logit of -inf (a masked class) makes the flattening's value +inf; its gradient stays
     finite. Use a large negative number to keep the value finite too.
 
+    The branch is chosen on the device, without a wait; on the CPU the host chooses and computes no other branch.
+
     Args:
         logits: ``(B, C)``.
         targets: ``(B,)`` int64.
@@ -138,14 +140,15 @@ def _flattened(
     In few operators: in a training step, where caches are cold, one on ``(B, 1)`` costs as much as one on ``(B, C)``.
     """
     batch, classes = log_p.shape
-    label = targets.unsqueeze(1)
-    own = log_p.detach().gather(1, label)
-    # log t[y]. Below 0, so that 1 - t[y] = -expm1(log t[y]) is above 0, and a masked class's -inf never meets a weight
-    # of exactly 0, which would make NaN; TINY changes no other digit, and keeps clear of slow denormal numbers.
-    log_t = (own if confidence is None else confidence.detach().log().unsqueeze(1)).clamp(max=min(log(upper), -TINY))
-    true, other = log_t.exp() * (-1 / batch), log_t.expm1() * (1 / (batch * (classes - 1)))
+    label, fixed = targets.unsqueeze(1), log_p.detach()
+    own = fixed.gather(1, label)
+    log_t = own if confidence is None else confidence.detach().log().unsqueeze(1)
+    # t[y] - 1. Never 0, so that a masked class's -inf never meets a weight of exactly 0, which would make NaN; TINY
+    # changes no other digit, and its multiples are no slow denormal numbers.
+    rest = log_t.clamp(max=min(log(upper), -TINY)).expm1_()
+    true, other = torch.rsub(rest, -1 / batch, alpha=1 / batch), rest * (1 / (batch * (classes - 1)))
     if flatten != "all":
-        wrong = (log_p.detach().amax(1, keepdim=True) > own) + TINY
+        wrong = (fixed.amax(1, keepdim=True) > own) + TINY
         true, other = true * wrong, other * wrong
     if flatten == "official":
         true = true + 1 / batch

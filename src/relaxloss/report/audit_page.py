@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import markupsafe
 
 from relaxloss.auditing import Audit
 from relaxloss.errors import UserError
-from relaxloss.findings import TPRS
 from relaxloss.report import audit_words, drawing, words
 from relaxloss.report.charts import GROUPS
 from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure
@@ -49,9 +49,10 @@ def html(audit: Audit) -> str:
         facts=audit.facts,
         headline=said,
         lines=audit_words.measured(audit),
-        columns=("auc", *TPRS, "balanced_accuracy", "balanced_accuracy_per_class"),
+        columns=audit_words.SHOWN,
         model=audit_words.lines(audit)[""],
         utility=audit_words.UTILITY,
+        known=audit_words.FACTS,
         unmeasured=audit_words.unmeasured(audit),
         exposed=audit_words.exposed(audit),
         alone=int((members["fpr"] == 0).sum()),
@@ -59,7 +60,7 @@ def html(audit: Audit) -> str:
         kind=audit_words.KINDS[audit.facts["kind"]],
         figures=[(figure, markupsafe.Markup(embedded(drawing.svg(figure), figure.name))) for figure in figures],
         value=_value,
-        interval=words.interval,
+        interval=_interval,
         ink=drawing.INK,
         rule=drawing.RULE,
         paper=drawing.PAPER,
@@ -68,8 +69,18 @@ def html(audit: Audit) -> str:
 
 
 def _value(line: dict[str, Any], name: str) -> str:
-    share = name.startswith("balanced") and line[name] == line[name]
-    return words.percent(line[name]) if share else words.value(line, name)
+    return words.value(*_share(line, name))
+
+
+def _interval(line: dict[str, Any], name: str) -> str:
+    return words.interval(*_share(line, name))
+
+
+def _share(line: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """A balanced accuracy under a name that `words` writes in per cent."""
+    if not name.startswith("balanced"):
+        return line, name
+    return {f"top1{end}": line.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high", "_note")}, "top1"
 
 
 def histogram(audit: Audit) -> Figure:

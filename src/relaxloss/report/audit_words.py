@@ -20,6 +20,14 @@ UTILITY = {
     "member_loss": "mean loss of members, nats",
     "test_loss": "mean loss of non-members, nats",
 }
+FACTS = {
+    "adaptive": "whether the shadows were trained as the target was",
+    "changed_on_repeat": "whether the model answers the same query twice alike",
+    "changed_labels": "whether what is released has other top classes than the model beneath",
+    "reference_overlap": "whether a defense was fitted on some of these samples",
+    "dp": "whether differential privacy is claimed",
+    "selected_on_asked": "whether these samples chose the model or its settings",
+}
 RECORDS = 15  # shown on the page; all are in records.csv
 
 
@@ -44,10 +52,10 @@ def sentences(audit: Audit) -> list[str]:
             found.append(f"{alarms} it finds {share} % of the members ({span})")
     said.append(f"A{'; '.join(found)[1:]}.")
     about = attack_room.attacks[worst["attack"].split(":")[0]].about
-    text = f"The attack is {worst['attack'].replace('_', ' ')} ({about}), the strongest of {len(measured(audit))}"
+    text = f"The attack is {worst['attack'].replace('_', ' ')}: {about}. It is the strongest of {len(measured(audit))}"
     if worst["selected_auc"] is not None:
         text += (
-            f". Chosen on one half of the samples and measured on the other, so that luck has no part in the choice, "
+            f"; chosen on one half of the samples and measured on the other, so that luck has no part in the choice, "
             f"the strongest ({worst['selected_attack'].replace('_', ' ')}) has an AUC of {worst['selected_auc']:.3f} "
             f"({worst['selected_auc_low']:.3f} to {worst['selected_auc_high']:.3f})"
         )

@@ -51,9 +51,8 @@ def print_summary(result: Result, console: Console) -> None:
         f"In brackets: {'; '.join(dict.fromkeys(table['interval']))}.",
     )
     wide = console.width >= WIDE
-    plain = () if wide else (f"auc_{other}",)
     front = ("top1", "delta_top1", f"auc_{mode}", f"delta_auc_{mode}", f"auc_{other}")
-    _print(console, _table("Accuracy against leakage", table, front, plain=plain, wide=wide))
+    _print(console, _table("Accuracy against leakage", table, front, plain=(), wide=wide))
     leakage = (f"auc_{mode}", f"attack_{mode}", f"selected_auc_{mode}", *(f"{tpr}_{mode}" for tpr in TPRS))
     plain = () if wide else (f"auc_{mode}",)
     _print(console, _table(f"Leakage in detail, {MODES[mode]} attacks", chosen, leakage, plain=plain, wide=wide))

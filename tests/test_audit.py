@@ -1,0 +1,412 @@
+"""Audits: numbers against scikit-learn and closed forms, the same whatever the form of the input, nothing hidden."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import special, stats
+from sklearn.metrics import roc_auc_score
+
+import relaxloss as rl
+from relaxloss import auditing, cli, metrics, onerun, prediction_files
+from relaxloss.attacks import functional
+from relaxloss.errors import UserError
+from relaxloss.predictions import of_arrays
+from relaxloss.report import audit_words
+from relaxloss.results import COLUMNS
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+QUICK = "correctness,loss,lira,lira_offline,rmia,calibration"
+
+
+def outputs(rng: np.random.Generator, labels: np.ndarray, member: np.ndarray, classes: int, leak: float) -> np.ndarray:
+    """Logits of a model whose true-class logit is higher on members by `leak`."""
+    logits = rng.normal(size=(len(labels), classes))
+    logits[np.arange(len(labels)), labels] += 1 + leak * member
+    return logits
+
+
+def planted(seed: int = 0, n: int = 600, classes: int = 5, leak: float = 1.0) -> dict[str, Any]:
+    """The arguments of `rl.audit` for a leaking model."""
+    rng = np.random.default_rng(seed)
+    member = np.arange(n) < n // 2
+    labels = rng.integers(0, classes, n)
+    logits = outputs(rng, labels, member, classes, leak)
+    return {
+        "member_logits": logits[member], "member_labels": labels[member],
+        "nonmember_logits": logits[~member], "nonmember_labels": labels[~member],
+    }  # fmt: skip
+
+
+def as_probs(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same model's probabilities."""
+    found = {key: value for key, value in arguments.items() if "logits" not in key}
+    return found | {f"{g}_probs": special.softmax(arguments[f"{g}_logits"], axis=1) for g in ("member", "nonmember")}
+
+
+def joined(arguments: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, labels and membership of all samples, members first."""
+    logits, labels = (
+        np.concatenate([arguments[f"{g}_{what}"] for g in ("member", "nonmember")]) for what in ("logits", "labels")
+    )
+    return logits, labels, np.arange(len(labels)) < len(arguments["member_labels"])
+
+
+def numbers(audit: auditing.Audit) -> pd.DataFrame:
+    """What was measured, without what it was measured on."""
+    return audit.rows[["measure", "attack", "value", "low", "high", "n"]]
+
+
+def same(left: pd.DataFrame, right: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(left, right, check_exact=False, rtol=1e-9, atol=1e-12)
+
+
+def value(audit: auditing.Audit, measure: str, attack: str = "") -> float:
+    rows = audit.rows
+    found = rows[(rows["measure"] == measure) & (rows["attack"] == attack)]["value"]
+    assert len(found) == 1
+    return float(found.iloc[0])
+
+
+@pytest.fixture(scope="module")
+def plain() -> auditing.Audit:
+    return rl.audit(**planted())
+
+
+def test_aucs_are_scikit_learns(plain: auditing.Audit) -> None:
+    logits, labels, member = joined(planted())
+    p = special.softmax(logits, axis=1)
+    true = p[np.arange(len(p)), labels]
+    scores = {
+        "confidence": true,
+        "loss": np.log(true),
+        "entropy": (p * np.log(p)).sum(axis=1),
+        "correctness": p.argmax(axis=1) == labels,
+    }
+    for attack, score in scores.items():
+        assert value(plain, "auc", attack) == pytest.approx(roc_auc_score(member, score), abs=1e-12)
+    assert plain.worst["auc"] > 0.65  # the leak is there to be found
+    assert plain.worst["auc"] == value(plain, "auc", "max")
+
+
+def test_the_planted_leak_has_its_size() -> None:
+    """One logit of a binary model is N(±μ/2, 1): the margin of the label is N(μ·member, 1), and AUC is Φ(μ/√2)."""
+    rng, n, mu = np.random.default_rng(3), 4000, 1.0
+    labels, member = rng.integers(0, 2, n), np.arange(n) < n // 2
+    margin = rng.normal(size=n) + mu * member
+    audit = auditing.run(of_arrays(margin * (2 * labels - 1), labels, member, kind="logits"))
+    assert audit.worst["attack"] in ("confidence", "loss", "modified_entropy")
+    assert audit.worst["auc_low"] < stats.norm.cdf(mu / math.sqrt(2)) < audit.worst["auc_high"]
+    assert audit.worst["tpr_at_0.01_fpr_low"] < stats.norm.sf(stats.norm.isf(0.01) - mu)
+    assert audit.worst["tpr_at_0.01_fpr_high"] > stats.norm.sf(stats.norm.isf(0.01) - mu)
+    assert audit.worst["tpr_at_0.001_fpr"] is None  # 2,000 non-members are 2 false positives
+
+
+def test_columns_worst_and_records(plain: auditing.Audit) -> None:
+    assert tuple(plain.rows.columns) == COLUMNS
+    assert {"max", "selected"} <= set(plain.rows["attack"])
+    records = plain.records
+    assert sorted(records["index"]) == list(range(600))
+    assert (records["rank"].diff().dropna() >= 0).all()
+    others = records[~records["member"]]["score"].to_numpy()
+    for _, record in records.iloc[::50].iterrows():
+        assert record["fpr"] == (others >= record["score"]).mean()
+        assert record["rank"] == 1 + (records["score"] > record["score"]).sum()
+    assert metrics.auc(records["score"], records["member"]) == pytest.approx(plain.worst["auc"])
+    assert rl.audit(**planted(), ids=[f"p{i}" for i in range(600)]).records["id"].iloc[0] == f"p{records['index'][0]}"
+
+
+def test_probabilities_give_the_rows_of_logits(plain: auditing.Audit) -> None:
+    same(numbers(plain), numbers(rl.audit(**as_probs(planted()))))
+
+
+def test_tensors_of_torch_and_frames_of_pandas_are_arrays_too(plain: auditing.Audit) -> None:
+    import torch
+
+    given = planted()
+    given["member_logits"] = torch.tensor(given["member_logits"], requires_grad=True)
+    given["nonmember_logits"] = pd.DataFrame(given["nonmember_logits"])
+    given["member_labels"] = given["member_labels"].astype(float)
+    same(numbers(plain), numbers(rl.audit(**given)))
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_one_column_is_class_1_of_two(kind: str) -> None:
+    given = planted(classes=2)
+    logits, labels, member = joined(given)
+    one = logits[:, 1] - logits[:, 0]
+    column = one if kind == "logits" else special.expit(one)
+    shuffled = np.random.default_rng(0).permutation(len(labels))  # order must not matter to what is not random
+    audit = auditing.run(of_arrays(column, labels, member, kind="auto"))
+    assert audit.facts["kind"] == kind
+    same(numbers(rl.audit(**given)), numbers(audit))
+    text = np.array(["no", "yes"])[labels]
+    worded = auditing.run(of_arrays(column[shuffled], text[shuffled], member[shuffled]))
+    assert worded.worst["auc"] == pytest.approx(audit.worst["auc"], abs=1e-12)
+    assert "class 'yes' against 'no'" in " ".join(worded.facts["notes"])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_two_to_a_thousand_classes(classes: int) -> None:
+    audit = rl.audit(**planted(classes=classes, n=400), attacks="blackbox")
+    assert audit.worst["auc_low"] > 0.5
+    assert audit.facts["num_classes"] == classes
+
+
+def table_of(given: dict[str, Any], names: list[str], prefix: str = "") -> pd.DataFrame:
+    logits, labels, member = joined(given)
+    table = pd.DataFrame(logits, columns=[f"{prefix}{name}" for name in names])
+    table.insert(0, "label", np.array(names)[labels])
+    table.insert(1, "member", member)
+    return table
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_files_give_the_rows_of_arrays(plain: auditing.Audit, tmp_path: Path, suffix: str) -> None:
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    path, table = tmp_path / f"p{suffix}", table_of(planted(), names, "logit_")
+    table["weight"] = 1.5
+    if suffix == ".csv":
+        table.to_csv(path, index_label="id", float_format="%.17g")
+    elif suffix == ".parquet":
+        table["label"] = table["label"].astype("category")
+        table.to_parquet(path)
+    else:
+        logits, labels, member = joined(planted())
+        np.savez(path, logits=logits, labels=np.array(names)[labels], member=member, classes=names, weight=1.5)
+    found = prediction_files.read(path)
+    assert found.classes == tuple(names)
+    assert "weight" in " ".join(found.notes)
+    assert len(found.source["sha256"]) == 64
+    audit = auditing.run(found)
+    same(numbers(plain), numbers(audit))
+
+
+def test_classes_are_found_by_the_columns_names_in_any_order(plain: auditing.Audit, tmp_path: Path) -> None:
+    table = table_of(planted(), ["0", "1", "2", "3", "4"])
+    table = table[["4", "member", "2", "0", "label", "1", "3"]].sample(frac=1, random_state=0)
+    table["member"] = table["member"].map({True: " Train", False: "OUT"})
+    table.rename(columns={"label": "truth", "member": "seen"}).to_csv(tmp_path / "p.csv", index=False)
+    audit = auditing.run(prediction_files.read(tmp_path / "p.csv", label="truth", member="seen"))
+    assert audit.worst["auc"] == pytest.approx(plain.worst["auc"], abs=1e-12)
+
+
+def test_labels_are_places_where_no_name_matches(plain: auditing.Audit, tmp_path: Path) -> None:
+    table = table_of(planted(), ["0", "1", "2", "3", "4"]).rename(columns={str(c): f"score{c}" for c in range(5)})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found = prediction_files.read(tmp_path / "p.csv")
+    assert "Labels were taken as places of columns: 0 is 'score0'." in found.notes
+    assert auditing.run(found).worst["auc"] == pytest.approx(plain.worst["auc"], abs=1e-12)
+
+
+# Shadows
+
+
+def with_shadows(
+    k: int, n: int = 600, leak: float = 1.0, seed: int = 1
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    given = planted(seed, n, leak=leak)
+    rng = np.random.default_rng(seed + 100)
+    _, labels, _ = joined(given)
+    member = rng.random((k, n)) < 0.5
+    return given, np.stack([outputs(rng, labels, inside, 5, leak) for inside in member]), member
+
+
+def test_shadows_make_the_strong_attacks_possible() -> None:
+    given, logits, member = with_shadows(24)
+    audit = rl.audit(**given, shadows=(logits, member), attacks=QUICK, adaptive=True)
+    target, labels, inside = joined(given)
+    of = functional.logit_margin
+    oracle = functional.lira(of(target, labels), np.stack([of(each, labels) for each in logits]), member)
+    assert value(audit, "auc", "lira") == pytest.approx(roc_auc_score(inside, oracle), abs=1e-12)
+    ratio = functional.base(functional.loss(target, labels), functional.loss(logits, labels), member)
+    assert value(audit, "auc", "rmia") == pytest.approx(roc_auc_score(inside, ratio), abs=1e-12)
+    assert not audit.unmeasured
+    names = {flag.name for flag in audit.flags}
+    assert not names & {"few_shadows", "non_adaptive_only", "shadow_design"}
+    assert set(audit.rows[audit.rows["attack"] != ""]["adaptive"]) == {True}
+    triples = [(each, labels, row) for each, row in zip(logits, member, strict=True)]
+    same(numbers(audit), numbers(rl.audit(**given, shadows=triples, attacks=QUICK)))
+
+
+def test_shadows_in_an_npz(tmp_path: Path) -> None:
+    given, logits, member = with_shadows(3)
+    target, labels, inside = joined(given)
+    arrays = {"labels": labels, "member": inside, "shadow_member": member}
+    probs = {"probs": special.softmax(target, axis=-1), "shadow_probs": special.softmax(logits, axis=-1)}
+    np.savez_compressed(tmp_path / "p.npz", **arrays, **probs)
+    audit = auditing.run(prediction_files.read(tmp_path / "p.npz"), attacks="lira,calibration,neural:epochs=2")
+    direct = rl.audit(**given, shadows=(logits, member), attacks="lira,calibration,neural:epochs=2")
+    assert audit.worst["auc"] == pytest.approx(direct.worst["auc"], abs=1e-9)
+    assert "few_shadows" in {flag.name for flag in audit.flags}
+    assert "neural:" in " ".join(audit.rows["attack"])
+
+
+def test_an_exactly_balanced_design_is_flagged() -> None:
+    given, logits, member = with_shadows(7, leak=0.0)
+    _, _, inside = joined(given)
+    rng = np.random.default_rng(5)
+    for sample in range(len(inside)):  # 4 of all 8 models have it
+        member[:, sample] = rng.permutation(7) < 4 - inside[sample]
+    audit = rl.audit(**given, shadows=(logits, member), attacks="loss")
+    assert "shadow_design" in {flag.name for flag in audit.flags}
+
+
+def test_shadows_without_asked_samples_make_the_offline_attacks_only() -> None:
+    given, logits, member = with_shadows(4)
+    audit = rl.audit(**given, shadows=(logits, np.zeros_like(member)), attacks=f"{QUICK},neural")
+    assert set(audit.unmeasured) == {"lira", "neural"}
+    assert not math.isnan(value(audit, "auc", "lira_offline"))
+
+
+# Honesty
+
+
+def test_what_was_not_measured_is_listed_with_its_reason(plain: auditing.Audit) -> None:
+    assert plain.unmeasured["lira"] == "not measured: needs shadows"
+    assert "gradients" in plain.unmeasured["grad_x_l2"]
+    assert "perturbed" in plain.unmeasured["label_only"]
+    rows = plain.rows[plain.rows["attack"].isin(plain.unmeasured)]
+    assert rows["value"].isna().all()
+    assert rows["note"].str.startswith("not measured").all()
+    assert {"adaptive"} == set(plain.undecided["non_adaptive_only"])
+    with pytest.raises(UserError, match="none of the attacks"):
+        rl.audit(**planted(), attacks="lira")
+
+
+def test_no_leak_is_called_none() -> None:
+    audit = rl.audit(**planted(seed=8, leak=0.0), attacks="blackbox")
+    assert audit.worst["auc_low"] < 0.5 < audit.worst["auc_high"]
+    assert "was not shown to tell members" in audit_words.sentences(audit)[0]
+
+
+def test_an_inverted_flag_is_flagged() -> None:
+    given = planted()
+    swapped = {re.sub("^(non)?member", lambda m: "member" if m[1] else "nonmember", key): given[key] for key in given}
+    assert "auc_below_half" in {flag.name for flag in rl.audit(**swapped).flags}
+
+
+def test_rounded_probabilities_are_flagged(plain: auditing.Audit) -> None:
+    given = as_probs(planted())
+    hard = {key: np.eye(5)[each.argmax(1)] if "probs" in key else each for key, each in given.items()}
+    audit = rl.audit(**hard)  # a probability of 0 for some true classes
+    assert "quantised_scores" in {flag.name for flag in audit.flags}
+    assert "quantised_scores" in plain.passed
+    assert math.isnan(value(audit, "member_loss"))
+    assert "probability of 0" in audit.rows[audit.rows["measure"] == "member_loss"]["note"].iloc[0]
+    audit_words.sentences(audit)
+
+
+def test_seeds_decide_everything_random() -> None:
+    first, again = (numbers(rl.audit(**planted(), seed=4)) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+
+
+# The one-run bound
+
+
+def test_the_bound_holds_without_a_leak_and_finds_one() -> None:
+    rng, exceeded = np.random.default_rng(0), 0
+    for _ in range(200):
+        member = rng.random(200) < 0.5
+        table = {"a": rng.normal(size=200), "b": np.round(rng.normal(size=200))}
+        exceeded += onerun.bound(table, member)["value"] > 0
+    assert exceeded <= stats.binom.ppf(0.999, 200, 0.05)
+    member = rng.random(2000) < 0.5
+    response = {"randomised": np.where(rng.random(2000) < special.expit(2.0), member, ~member).astype(float)}
+    row = onerun.bound(response, member)  # 2-DP exactly
+    assert 1.5 < row["value"] < 2.0
+    assert onerun.bound(response, member, guesses=2000)["value"] < 2.0
+
+
+def test_ties_do_not_give_the_order_of_the_samples_away() -> None:
+    member = np.arange(1000) < 500
+    assert onerun.bound({"constant": np.zeros(1000)}, member)["value"] == 0
+    assert onerun.bound({"constant": np.zeros(1000)}, ~member)["value"] == 0
+
+
+def test_epsilon_is_bounded_only_if_the_coin_flips_are_vouched_for(plain: auditing.Audit) -> None:
+    assert math.isnan(value(plain, onerun.MEASURE))
+    audit = rl.audit(**planted(n=2000, leak=3.0), coin_flips=True)
+    row = audit.rows[audit.rows["measure"] == onerun.MEASURE].iloc[0]
+    assert row["value"] > 1
+    assert f"ε below {row['value']:.2f}" in " ".join(audit_words.sentences(audit))
+    with pytest.raises(UserError, match="guesses=1;"):
+        rl.audit(**planted(), coin_flips=True, guesses=1)
+
+
+# What is written
+
+
+def test_json_has_null_for_what_was_not_measured(plain: auditing.Audit, tmp_path: Path) -> None:
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    content = json.loads(plain.to_json(tmp_path / "a.json").read_text(), parse_constant=refuse)
+    by = {(row["measure"], row["attack"]): row for row in content["rows"]}
+    assert by["tpr_at_0.001_fpr", "loss"]["value"] is None
+    assert by["auc", "loss"]["low"] == value_of(plain, "auc", "loss", "low")
+    assert content["not_measured"].keys() == plain.unmeasured.keys()
+    assert {flag["name"] for flag in content["flags"]} == {flag.name for flag in plain.flags}
+    assert content["facts"]["samples"] == 600
+    assert {"relaxloss", "numpy", "python", "date"} <= content["facts"].keys()
+
+
+def value_of(audit: auditing.Audit, measure: str, attack: str, column: str) -> float:
+    rows = audit.rows
+    return float(rows[(rows["measure"] == measure) & (rows["attack"] == attack)][column].iloc[0])
+
+
+def test_the_page_needs_nothing_and_says_everything(plain: auditing.Audit, tmp_path: Path) -> None:
+    given = planted()
+    audit = rl.audit(**given, name="<b>model & co</b>", classes=["<i>", "b", "c", "d", "e"])
+    text = audit.to_html(tmp_path / "a.html").read_text()
+    assert "<script" not in text
+    assert not re.search(r'(?:src|href)="(?!#)', text)
+    assert "&lt;b&gt;model &amp; co" in text
+    assert "<b>model" not in text
+    assert "&lt;i&gt;" in text
+    for said in (
+        f"{audit.worst['auc']:.3f}",
+        "What was not measured",
+        "needs shadows",
+        audit.facts["source"]["sha256"],
+    ):
+        assert said in text
+    for flag in audit.flags:
+        assert flag.what_to_do in text
+    assert text.count("<svg") == 2
+
+
+def test_the_command_writes_all_and_ends_with_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table_of(planted(), ["a", "b", "c", "d", "e"]).to_csv(tmp_path / "p.csv", index=False)
+    out = tmp_path / "audit"
+    monkeypatch.setattr("sys.argv", ["relaxloss", "audit", str(tmp_path / "p.csv"), "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert sorted(file.name for file in out.iterdir()) == ["audit.json", "records.csv", "report.html", "results.csv"]
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith("report.html")
+    assert "Not measured: " in said
+    assert "The numbers were taken as logits" in said
+    assert len(pd.read_csv(out / "records.csv")) == 600
+    assert tuple(pd.read_csv(out / "results.csv").columns) == COLUMNS
+
+
+@pytest.mark.parametrize("name", ["audit_sklearn.py", "audit_probability_table.py"])
+def test_the_examples_run_and_find_the_leak(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = runpy.run_path(str(EXAMPLES / name))["report"]
+    assert report.worst["auc_low"] > 0.5
+    assert "Membership audit" in (tmp_path / "audit.html").read_text()
