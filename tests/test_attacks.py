@@ -202,13 +202,15 @@ def unbiased(names: list[str], game: Game, size: int, draws: int) -> list[str]:
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
-@pytest.mark.parametrize("shadows", [4, 16, 64])
-def test_no_leak_is_found_where_there_is_none(shadows: int, which: int) -> None:
+@pytest.mark.parametrize(
+    ("shadows", "draws"), [(4, 400), (16, 400), (64, 100), pytest.param(64, 400, marks=pytest.mark.slow)]
+)
+def test_no_leak_is_found_where_there_is_none(shadows: int, draws: int, which: int) -> None:
     game, size = null_games(shadows)[which]
     names = [name for name in NAMES if name not in FITTED]
     if shadows > 4:  # the others' scores are the same whatever K is
         names = [name for name in names if attacks[name].needs.shadows]
-    assert unbiased(names, game, size, 400) == []
+    assert unbiased(names, game, size, draws) == []
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
@@ -221,14 +223,14 @@ def test_no_leak_is_found_by_fitting_where_there_is_none(shadows: int, draws: in
 
 
 def test_an_exactly_balanced_design_would_have_leaked() -> None:
-    """If all models together have each sample equally often, the shadows alone tell who is in a target that is silent."""
+    """If all models together have each sample equally often, the shadows alone tell who is in a silent target."""
     rng = np.random.default_rng(0)
     for balanced in (True, False):
         world = World(RandomHalves(models=6), 2_500, 7, spread=0.0)
         member = rng.random((6, 2_500)) < 0.5
         if balanced:
             member = rng.permuted(np.repeat([[True], [False]], 3, 0).repeat(2_500, 1), axis=0)
-        shadows = tuple(world.signal(row, rng) for row in world.margins[1:] + 2.0 * member[1:, None])
+        shadows = tuple(world.signal(row, rng) for row in world.margins[1:] + 6.0 * member[1:, None])
         evidence = replace(world.evidence(0), shadows=shadows, shadow_member=member[1:])
         evidence.target.logits[...] = 0
         auc = metrics.auc(parse("rmia:mode=online").score(evidence), member[0, evidence.asked])
@@ -299,7 +301,7 @@ def test_liras_tpr_at_a_low_fpr_is_the_oracles() -> None:
 
 
 def test_averaging_queries_helps_lira() -> None:
-    """Of 4 queries with independent noise, the mean has half the noise: the oracle's AUC is Phi(2 mu / sqrt 2) = .92."""
+    """The mean of 4 queries with independent noise has half the noise: the oracle's AUC is Phi(2 mu / sqrt 2)."""
     world = World(RandomHalves(models=65), 5_000, 15, 1.0, queries=4)
     low, high = metrics.auc_interval(parse("lira:variance=global").score(world.evidence(0)), world.member())
     assert low - 0.01 < stats.norm.cdf(np.sqrt(2)) < high + 0.01

@@ -97,10 +97,10 @@ TABLES: dict[str, tuple[Change, list[str], tuple[str, ...]]] = {
         lambda t: t.rename(columns=lambda c: c.removeprefix("prob_")).assign(ward="north"), [],
         ("'ward' holds 'north'", "remove the column")),
     "an identifier among the logits": (
-        lambda t: logits(t).drop(columns="id").assign(patient=range(N)).rename(columns=lambda c: c.removeprefix("prob_")),
+        lambda t: logits(t.drop(columns="id")).assign(patient=range(N)).rename(columns=lambda c: c.split("_")[-1]),
         [], ("no label belongs to 'patient'", "logit_<class>")),
     "an identifier among logits without names": (
-        lambda t: logits(t).drop(columns="id").assign(patient=range(N)).rename(columns=lambda c: c.replace("prob_", "z")),
+        lambda t: logits(t.drop(columns="id")).assign(patient=range(N)).rename(columns=lambda c: c.replace("b_", "")),
         [], ("has 4 columns of numbers", "no label belongs to one of them")),
     "numbers in decimal commas": (lambda t: t.assign(prob_0=t["prob_0"].map(lambda p: f"{p:.3f}".replace(".", ","))),
         [], ("'prob_0' holds '0,", "mend the values")),

@@ -97,13 +97,15 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None) -> dic
     for key, name in (("labels", label), ("member", member), ("ids", "id")):
         if name in names:
             taken[key] = _values(_whole(table, name), f"{path}: column {name!r}")
-    if not prefix and np.abs(outputs.sum(axis=1) - 1).max() > TOLERANCE:
+    with np.errstate(invalid="ignore"):  # infinities are refused later
+        summed = np.abs(outputs.sum(axis=1) - 1).max() <= TOLERANCE
+    if not prefix and not summed:
         _no_strangers(path, columns, taken["labels"])
     return taken
 
 
 def _no_strangers(path: Path, columns: list[str], labels: npt.NDArray[Any]) -> None:
-    """Refuse numeric columns that seem to be no class (an identifier, an age): as logits they would spoil all scores."""
+    """Refuse numeric columns that seem to be no class (an identifier, an age): as logits they would spoil all."""
     found = set(map(str, np.unique(labels).tolist()))
     strange = [name for name in columns if name not in found and not name.isdigit()]
     if not found & set(columns):

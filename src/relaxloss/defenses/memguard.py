@@ -166,7 +166,8 @@ class Guard(nn.Module):
         if task is not None:
             p = predict(network, torch.cat([task.members.x, task.reference.x])).softmax(1).sort(1).values
             member = torch.arange(len(p)) < len(task.members)
-            self.attacker.fit(p, member.float(), seeds.generator(task.seed, guard.name, "order"), guard)
+            with torch.enable_grad():  # a caller may be in no_grad, as everybody is who only wants answers
+                self.attacker.fit(p, member.float(), seeds.generator(task.seed, guard.name, "order"), guard)
         self.attacker.double().requires_grad_(False)  # phase I stops where h crosses 0: rounding must not move that
 
     @torch.no_grad()
