@@ -106,6 +106,15 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return rows
 
 
+def verdict(row: dict[str, float], limit: float) -> str:
+    """Whether the limit is kept, as far as this run can tell."""
+    if row["ratio"] <= limit:
+        return "kept"
+    return (
+        "MISSED" if row["low"] > limit else "not decided, the interval holds the limit; more rounds, or an idle machine"
+    )
+
+
 def main() -> None:
     """Measure, print the table, write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -127,10 +136,13 @@ def main() -> None:
             interval = f"[{row['low']:.3f}, {row['high']:.3f}]  n={count}"
             print(f"{what:<10}{name:<28}{row['microseconds']:>12.1f}{row['ratio']:>8.3f}   {interval}")
         if what in LIMITS:
-            rows = results[what].items()
-            worst = max(row["ratio"] for name, row in rows if what == "resnet20" or name not in IMAGE_ONLY)
-            verdict = "kept" if worst <= LIMITS[what] else "MISSED"
-            print(f"{what:<10}worst ratio {worst:.3f}, limit {LIMITS[what]}: {verdict}")
+            rows = results[what]
+            worst = max(
+                (name for name in rows if what == "resnet20" or name not in IMAGE_ONLY), key=lambda n: rows[n]["ratio"]
+            )
+            print(f"{what:<10}worst: {worst}; limit {LIMITS[what]}: {verdict(rows[worst], LIMITS[what])}")
+            mean = (rows["ascent"]["ratio"] + rows["flattening"]["ratio"]) / 2
+            print(f"{what:<10}a training whose every step is below alpha, half ascent and half flattening: {mean:.3f}")
     content = {
         "benchmark": "relaxloss_step",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -138,6 +150,7 @@ def main() -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "clock": "CPU time of the process",
         "batch": BATCH,
         "classes": CLASSES,
         "rounds": rounds,

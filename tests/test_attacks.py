@@ -201,6 +201,7 @@ def unbiased(names: list[str], game: Game, size: int, draws: int) -> list[str]:
     return found
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
 @pytest.mark.parametrize(
     ("shadows", "draws"), [(4, 400), (16, 400), (64, 100), pytest.param(64, 400, marks=pytest.mark.slow)]
@@ -213,6 +214,7 @@ def test_no_leak_is_found_where_there_is_none(shadows: int, draws: int, which: i
     assert unbiased(names, game, size, draws) == []
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("which", [0, 1], ids=["five_folds", "random_halves"])
 @pytest.mark.parametrize(
     ("shadows", "draws"), [(4, 40), *(pytest.param(k, 400, marks=pytest.mark.slow) for k in (4, 16, 64))]

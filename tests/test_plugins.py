@@ -103,7 +103,8 @@ def test_plugins_are_listed_compared_and_conform(environment: dict[str, str], tm
     out = tmp_path / "run"
     relaxloss(
         environment, "compare", "--data", "stripes", "--defenses", "none,louder:factor=3", "--attacks",
-        "largest_logit,loss", "--model", "linear", "--epochs", "3", "--out", str(out), "--quiet", "--engine", "inprocess",
+        "largest_logit,loss", "--model", "linear", "--epochs", "3", "--out", str(out), "--quiet",
+        "--engine", "inprocess",
     )  # fmt: skip
     table = (out / "results.csv").read_text()
     assert "louder" in table
@@ -112,7 +113,7 @@ def test_plugins_are_listed_compared_and_conform(environment: dict[str, str], tm
     for suite, name in (("test_defenses.py", "louder"), ("test_attacks.py", "largest_logit")):
         if (tests / suite).exists():
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(tests / suite)],
+                [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", str(tests / suite)],
                 env=environment, capture_output=True, text=True, check=False, cwd=tests.parent,
             )  # fmt: skip
             assert name in done.stdout, f"{suite} does not pick {name} up:\n{done.stdout[-2000:]}"

@@ -31,6 +31,8 @@ class Neural(Attack):
 
     Attributes:
         features: ``sorted``, or ``sorted_label`` with the true class's log-probability as one more input.
+        epochs: passes over as many rows as one shadow has, drawn from the rows of all: more shadows bring variety, not
+            more steps.
     """
 
     about: ClassVar[str] = "a network on the sorted posterior, fitted on shadows"
@@ -49,7 +51,7 @@ class Neural(Attack):
             rows = torch.randperm(len(x), generator=seeds.generator(evidence.seed, "neural", "rows"))[:LIMIT]
             x, member = x[rows], member[rows]
         mean, deviation = x.mean(0), x.std(0).clamp_min(1e-6)
-        net = self.train((x - mean) / deviation, member, evidence.seed)
+        net = self.train((x - mean) / deviation, member, evidence.seed, len(evidence.fit))
         with torch.no_grad():
             logits: Scores = net((self.inputs(evidence.target) - mean) / deviation)[:, 0].double().numpy()
         return logits
@@ -62,7 +64,7 @@ class Neural(Attack):
             columns.append(log_p.gather(1, torch.from_numpy(signals.labels)[:, None]))
         return torch.cat(columns, 1).float()
 
-    def train(self, x: torch.Tensor, member: torch.Tensor, seed: int) -> nn.Sequential:
+    def train(self, x: torch.Tensor, member: torch.Tensor, seed: int, rows: int) -> nn.Sequential:
         """Fit by Adam on the binary cross-entropy; members and non-members weigh the same in total."""
         with seeds.isolated(seed, "neural", "init"):
             net = nn.Sequential(nn.Linear(x.shape[1], self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
@@ -71,7 +73,7 @@ class Neural(Attack):
         optimiser = torch.optim.Adam(net.parameters(), lr=self.lr, fused=True)
         order = seeds.generator(seed, "neural", "order")
         for _ in range(self.epochs):
-            for index in torch.randperm(len(x), generator=order).split(self.batch_size):
+            for index in torch.randperm(len(x), generator=order)[:rows].split(self.batch_size):
                 loss = F.binary_cross_entropy_with_logits(net(x[index])[:, 0], member[index], weight[index])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()

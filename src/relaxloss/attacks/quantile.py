@@ -112,8 +112,8 @@ def features(x: npt.NDArray[Any] | None, size: int, seed: int) -> Features:
     if x is None:
         return np.zeros((size, 0), np.float32)
     if x.ndim == 4:
-        parts = (F.adaptive_avg_pool2d(part.float(), 4).flatten(1) for part in torch.from_numpy(x).split(4096))
-        return torch.cat(list(parts)).numpy()
+        pooled = [F.adaptive_avg_pool2d(part.float(), 4).flatten(1) for part in torch.from_numpy(x).split(4096)]
+        return np.asarray(torch.cat(pooled).numpy(), dtype=np.float32)
     if x.shape[1] <= WIDE:
         return x.astype(np.float32)
     chosen = np.sort(seeds.rng(seed, "quantile", "components").permutation(size)[:4096])
@@ -127,4 +127,4 @@ def features(x: npt.NDArray[Any] | None, size: int, seed: int) -> Features:
     filled = np.nan_to_num((sample - mean) / deviation)
     _, _, axes = randomized_svd(filled, min(COMPONENTS, size), random_state=state)
     parts = [np.nan_to_num((x[start : start + 4096] - mean) / deviation) @ axes.T for start in range(0, size, 4096)]
-    return np.concatenate(parts).astype(np.float32)
+    return np.concatenate(parts).astype(np.float32, copy=False)

@@ -37,7 +37,6 @@ C1, C2, C3 = 1.0, 10.0, 0.1  # weights of fooling the attacker, of keeping the l
 LEVELS = 7  # of the third weight: 0.1, 1, ..., 1e5
 STEP = 0.1
 UNDECIDED = 1e-5  # closer to one half than this, the attacker is fooled as it is
-LOWEST = -200.0  # logits further below the largest are probabilities of 0, and have no gradient
 
 
 class Attacker(nn.Module):
@@ -176,7 +175,6 @@ class Guard(nn.Module):
         logits = self.network(x)
         label = logits.argmax(1)
         z = logits.double()
-        z = (z - z.amax(1, keepdim=True)).clamp_min(LOWEST)
         order = z.scatter(1, label[:, None], torch.inf).argsort(1)
         z = z.gather(1, order)
         noised = phase_one(z, self.attacker, iterations=self.iterations)
