@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 
 # No defense beside RelaxLoss on handwritten digits, a data set that ships with scikit-learn.
 demo: .venv/installed
-	$(BIN)/relaxloss compare --data digits --defenses none,relaxloss:alpha=1 --out runs/demo
+	$(BIN)/relaxloss compare --data digits --defenses none,relaxloss:alpha=0.5 --seeds 0,1,2,3,4 --out runs/demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"
