@@ -197,7 +197,10 @@ def kill_and_rerun(blobs: Dataset, folder: Path, times: int, rng: random.Random)
         process.wait()
         for entry in Store(folder / "run" / "store").entries(verify=True):
             assert entry.sound, entry
-    return run(SPEC, folder / "run", data=blobs, engine=Engine("inprocess")).rows
+    made = {path: path.stat().st_mtime_ns for path in (folder / "run" / "store").glob("*/*/manifest.json")}
+    rows = run(SPEC, folder / "run", data=blobs, engine=Engine("inprocess")).rows
+    assert all(path.stat().st_mtime_ns == moment for path, moment in made.items()), "no finished job is done again"
+    return rows
 
 
 def test_kill_minus_nine_and_rerun(done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path) -> None:
