@@ -130,7 +130,7 @@ def compare(
     data: DataOption = None,
     defenses: Annotated[str | None, typer.Option(help="comma-separated; all: every defense at its default")] = None,
     attacks: Annotated[
-        str | None, typer.Option(help="comma-separated, and the sets paper, blackbox, whitebox, all")
+        str | None, typer.Option(help="comma-separated, and the sets paper, blackbox, whitebox, modern, all")
     ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="every setting of each defense's curve")] = False,
     shadows: Annotated[str | None, typer.Option(help="same (adaptive), undefended, or both")] = None,

@@ -200,7 +200,10 @@ class ScoreJob:
 
 
 def score(job: ScoreJob) -> Produced:
-    """Run a `ScoreJob`: per attack ``scores (T, N)``, and ``rehearsal (F,)`` on the first target's first shadow."""
+    """Run a `ScoreJob`: per attack ``scores (T, N)``, and ``rehearsal (F,)`` on the first target's first shadow.
+
+    The rehearsal is NaN where there are too few shadows for it.
+    """
     start = time.monotonic()
     dataset = resolve(job.data)
     design = job.game.draw(dataset.y, dataset.num_classes, job.seed)
@@ -215,8 +218,10 @@ def score(job: ScoreJob) -> Produced:
             check(attack, evidence)
         arrays = {
             "scores": np.stack(attack.score_all(rows)).astype(np.float64),
-            "rehearsal": np.asarray(attack.score(rehearsal), dtype=np.float64),
+            "rehearsal": np.full(len(design.fit), np.nan),
         }
+        if len(rows[0].shadows) >= attack.needs.rehearsal:
+            arrays["rehearsal"] = attack.score(rehearsal)
         _check_scores(attack, arrays["scores"])
         produced["scores", key] = {ARRAYS: pack_arrays(arrays)}
     return Produced(produced, time.monotonic() - start)

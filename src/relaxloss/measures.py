@@ -90,9 +90,13 @@ def decision(
 ) -> list[Row]:
     """Balanced accuracy at thresholds chosen on a shadow (`rehearsal`: its scores, membership, labels).
 
-    One threshold for all samples, and one per class.
+    One threshold for all samples, and one per class. Not measured where the rehearsal is NaN: it needs another shadow.
     """
     shadow_scores, shadow_member, shadow_labels = rehearsal
+    if np.isnan(shadow_scores).any():
+        why = "not measured: the attack compares with shadows, so that a threshold needs two of them"
+        names = ("balanced_accuracy", "balanced_accuracy_per_class")
+        return [row(measure, np.nan, n=len(scores), attack=name, note=why) for measure in names]
     one = metrics.best_threshold(shadow_scores, shadow_member)
     each = metrics.best_thresholds(shadow_scores, shadow_member, shadow_labels, num_classes)
     rows = []

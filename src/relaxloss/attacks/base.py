@@ -26,12 +26,15 @@ class Needs:
         aligned: whether some shadows must have been trained on asked samples (the LiRA game).
         queries: the names of the queries in `relaxloss.signals.QUERIES`.
         population: whether it needs reference samples that are in no model.
+        rehearsal: how many shadows a rehearsal needs: 2 if it compares with shadows, for one cannot be compared with
+            itself.
     """
 
     shadows: int = 0
     aligned: bool = False
     queries: tuple[str, ...] = ("plain",)
     population: bool = False
+    rehearsal: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,11 +63,11 @@ class Attacker(nn.Module):
         """h ``(B,)`` and its gradient ∂h/∂p ``(B, C)``, without a graph: it must work in inference mode too."""
         outputs = []
         for layer in self.layers[:-1]:
-            p = layer(p).relu()
+            p = layer(p).relu_()
             outputs.append(p)
         gradient: torch.Tensor = self.layers[-1].weight
         for layer, output in zip(reversed(self.layers[:-1]), reversed(outputs), strict=True):
-            gradient = torch.where(output > 0, gradient, 0.0) @ layer.weight
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0) @ layer.weight
         return self.layers[-1](p)[:, 0], gradient
 
     def fit(self, p: torch.Tensor, member: torch.Tensor, chance: torch.Generator, guard: MemGuard) -> None:
