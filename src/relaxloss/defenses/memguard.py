@@ -67,7 +67,7 @@ class Attacker(nn.Module):
             outputs.append(p)
         gradient: torch.Tensor = self.layers[-1].weight
         for layer, output in zip(reversed(self.layers[:-1]), reversed(outputs), strict=True):
-            gradient = torch.ops.aten.threshold_backward(gradient, output, 0) @ layer.weight
+            gradient = torch.where(output > 0, gradient, 0.0) @ layer.weight
         return self.layers[-1](p)[:, 0], gradient
 
     def fit(self, p: torch.Tensor, member: torch.Tensor, chance: torch.Generator, guard: MemGuard) -> None:
@@ -115,10 +115,10 @@ def phase_one(z: torch.Tensor, attacker: Attacker, *, iterations: int = 300) -> 
     start, uphill = attacker.slope(s)
     best = z.clone()
     rows = ((start.sigmoid() - 0.5).abs() > UNDECIDED).nonzero()[:, 0]
-    x, p, h, slope = z[rows], s[rows], start[rows], uphill[rows]
+    x, p, h, slope, clean = z[rows], s[rows], start[rows], uphill[rows], s[rows]
     level, count = torch.zeros_like(rows), torch.zeros_like(rows)
     while len(rows):
-        x = x - STEP * downhill(x, p, s[rows], h, slope, C3 * 10.0**level)
+        x = x - STEP * downhill(x, p, clean, h, slope, C3 * 10.0**level)
         p = x.softmax(1)
         h, slope = attacker.slope(p)
         count += 1
@@ -128,10 +128,11 @@ def phase_one(z: torch.Tensor, attacker: Attacker, *, iterations: int = 300) -> 
             best[again] = x[found]
             level[found] += 1
             count[found] = 0
-            x[found], p[found], h[found], slope[found] = z[again], s[again], start[again], uphill[again]
+            x[found], p[found], h[found], slope[found] = z[again], clean[found], start[again], uphill[again]
         left = (count < iterations) & (level < LEVELS)
         if not left.all():
-            rows, x, p, h, slope, level, count = (part[left] for part in (rows, x, p, h, slope, level, count))
+            running = (rows, x, p, h, slope, clean, level, count)
+            rows, x, p, h, slope, clean, level, count = (part[left] for part in running)
     return best
 
 
