@@ -18,20 +18,29 @@ import numpy as np
 import torch
 
 
-def measure(
-    variants: dict[str, Callable[[], object]], items: dict[str, int], rounds: int
-) -> dict[str, dict[str, float]]:
-    """Per variant: median microseconds per item, and how many times faster than the first variant it is."""
+def rounds_of(variants: dict[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """CPU seconds of each variant in each round."""
     names = list(variants)
     for name in names:
-        variants[name]()
+        for _ in range(warm):
+            variants[name]()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             begin = time.process_time()
             variants[name]()
-            seconds[name].append((time.process_time() - begin) / items[name])
+            seconds[name].append(time.process_time() - begin)
+    return seconds
+
+
+def measure(
+    variants: dict[str, Callable[[], object]], items: dict[str, int], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Per variant: median microseconds per item, and how many times faster than the first variant it is."""
+    names = list(variants)
+    taken = rounds_of(variants, rounds)
+    seconds = {name: [second / items[name] for second in taken[name]] for name in names}
     rows = {}
     for name in names:
         times = [base / own for base, own in zip(seconds[names[0]], seconds[name], strict=True)]

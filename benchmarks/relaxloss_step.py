@@ -10,16 +10,13 @@ The learning rate is 0, so all rounds do the same work; the branch is fixed by a
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import math
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import paired
 import torch
 from torch.nn import functional as F
 
@@ -74,22 +71,6 @@ def step(name: str, targets: torch.Tensor, generator: torch.Generator) -> dict[s
     return {variant: partial(run, loss) for variant, loss in LOSSES.items()}
 
 
-def measure(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each variant in each round."""
-    names = list(variants)
-    for name in names:
-        for _ in range(3):
-            variants[name]()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            begin = time.process_time()
-            variants[name]()
-            seconds[name].append(time.process_time() - begin)
-    return seconds
-
-
 def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """Median microseconds, median ratio to the cross-entropy, and the interval of that median."""
     rows = {}
@@ -131,7 +112,7 @@ def main() -> None:
     print(f"{'what':<10}{'loss':<28}{'us':>12}{'ratio':>8}   95 % interval, n")
     for what, count in rounds.items():
         variants = head(targets, generator) if what == "head" else step(what, targets, generator)
-        results[what] = summary(measure(variants, count))
+        results[what] = summary(paired.rounds_of(variants, count, warm=3))
         for name, row in results[what].items():
             interval = f"[{row['low']:.3f}, {row['high']:.3f}]  n={count}"
             print(f"{what:<10}{name:<28}{row['microseconds']:>12.1f}{row['ratio']:>8.3f}   {interval}")
@@ -143,22 +124,9 @@ def main() -> None:
             print(f"{what:<10}worst: {worst}; limit {LIMITS[what]}: {verdict(rows[worst], LIMITS[what])}")
             mean = (rows["ascent"]["ratio"] + rows["flattening"]["ratio"]) / 2
             print(f"{what:<10}a training whose every step is below alpha, half ascent and half flattening: {mean:.3f}")
-    content = {
-        "benchmark": "relaxloss_step",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "clock": "CPU time of the process",
-        "batch": BATCH,
-        "classes": CLASSES,
-        "rounds": rounds,
-        "limits": LIMITS,
-        "results": results,
-    }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(content, indent=1) + "\n")
+    clock = "CPU time of the process"
+    sizes = {"batch": BATCH, "classes": CLASSES, "rounds": rounds}
+    paired.write(given.out, clock=clock, **sizes, limits=LIMITS, results=results)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from relaxloss.data import Column, Dataset
+from relaxloss.defenses import Defense
 from relaxloss.task import Recipe, Task
+from relaxloss.training import Progress, Session
 
 torch.set_num_threads(1)
 
@@ -52,3 +56,24 @@ def tiny_recipe() -> Recipe:
 def task(blobs: Dataset, tiny_recipe: Recipe) -> Task:
     """100 members and 60 reference rows of the blobs."""
     return Task.of(blobs, np.arange(100), reference=np.arange(200, 260), recipe=tiny_recipe, seed=3)
+
+
+def interrupted(defense: Defense, task: Task, folder: Path, where: tuple[str, int]) -> list[tuple[str, int]]:
+    """Cut a fit in a phase and epoch, fit again from its checkpoints, and demand the uninterrupted fit bit for bit.
+
+    Returns the phases and epochs that the second fit ran.
+    """
+    whole = defense.fit(task, Session())
+
+    def cut(progress: Progress) -> None:
+        if (progress.phase, progress.epoch) == where:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        defense.fit(task, Session(folder, every=0, tell=cut))
+    told: list[tuple[str, int]] = []
+    again = defense.fit(task, Session(folder, every=0, tell=lambda p: told.append((p.phase, p.epoch))))
+    states = (fit.network.state_dict().values() for fit in (again, whole))
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    assert again.history == whole.history
+    return told

@@ -11,13 +11,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
+from conftest import interrupted
 from relaxloss import seeds
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE
 from relaxloss.defenses.distillation import Distillation
 from relaxloss.errors import UserError
 from relaxloss.task import make_network
-from relaxloss.training import Progress, Recipe, Session, Task, predict
+from relaxloss.training import Recipe, Session, Task, predict
 
 RECIPE = Recipe(model="mlp:hidden=32", epochs=6, milestones=(4,), batch_size=64)
 MEMBERS, REFERENCE = np.arange(200), np.arange(200, 380)
@@ -98,25 +99,10 @@ def test_dmp_never_uses_the_members_except_through_the_teacher(task: Task) -> No
         defense.fit(dataclasses.replace(task, reference=task.reference.take(torch.arange(0))), Session())
 
 
-class Cut(Exception):
-    pass
-
-
 @pytest.mark.parametrize("where", [("teacher", 2), ("teacher", 6), ("model", 3)])
 def test_resumes_bit_for_bit(task: Task, tmp_path: Path, where: tuple[str, int]) -> None:
     defense = Distillation()
-    whole = defense.fit(task, Session())
-
-    def cut(progress: Progress) -> None:
-        if (progress.phase, progress.epoch) == where:
-            raise Cut
-
-    with pytest.raises(Cut):
-        defense.fit(task, Session(tmp_path, every=0, tell=cut))
-    told: list[tuple[str, int]] = []
-    again = defense.fit(task, Session(tmp_path, every=0, tell=lambda p: told.append((p.phase, p.epoch))))
-    assert same(again.network, whole.network)
-    assert again.history == whole.history
+    told = interrupted(defense, task, tmp_path, where)
     expected = [("teacher", e) for e in range(1, 7)] + [("model", e) for e in range(1, 7)]
     assert told == expected[expected.index(where) :]  # the epoch that was cut is done again, those before it are not
 

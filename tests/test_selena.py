@@ -10,13 +10,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from conftest import interrupted
 from relaxloss import seeds
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, selena
 from relaxloss.defenses.distillation import Student
 from relaxloss.defenses.selena import Selena, left_out, soft_cross_entropy
 from relaxloss.errors import UserError
-from relaxloss.training import Fit, Progress, Recipe, Session, Task, predict
+from relaxloss.training import Fit, Recipe, Session, Task, predict
 
 RECIPE = Recipe(model="mlp:hidden=32", epochs=4, milestones=(3,), batch_size=64)
 
@@ -113,25 +114,10 @@ def test_protects_members(task: Task) -> None:
     assert hits(Selena(k=3, l=1)) < 0.3
 
 
-class Cut(Exception):
-    pass
-
-
 @pytest.mark.parametrize("where", [("teacher-0", 2), ("teacher-1", 4), ("model", 2)])
 def test_resumes_bit_for_bit(task: Task, tmp_path: Path, where: tuple[str, int]) -> None:
     defense = Selena(k=3, l=1)
-    whole = defense.fit(task, Session())
-
-    def cut(progress: Progress) -> None:
-        if (progress.phase, progress.epoch) == where:
-            raise Cut
-
-    with pytest.raises(Cut):
-        defense.fit(task, Session(tmp_path, every=0, tell=cut))
-    told: list[tuple[str, int]] = []
-    again = defense.fit(task, Session(tmp_path, every=0, tell=lambda p: told.append((p.phase, p.epoch))))
-    assert same(again.network, whole.network)
-    assert again.history == whole.history
+    told = interrupted(defense, task, tmp_path, where)
     phases = ["teacher-0", "teacher-1", "teacher-2", "model"]
     expected = [(phase, epoch) for phase in phases for epoch in range(1, 5)]
     assert told == expected[expected.index(where) :]
