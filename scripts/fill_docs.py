@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relaxloss import report
+from relaxloss import defenses, report
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- results (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -40,7 +40,8 @@ def compared(folder: Path) -> str:
     head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
     rows = []
     for line in table.to_dict("records"):
-        name = f"`{line['defense']}`" + (f" {line['label']}" if line["label"] else "")
+        parts = zip(line["defense"].split("+"), line["settings"].split("+"), strict=True)
+        name = "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
         rows.append(
             (
                 name,
@@ -52,7 +53,7 @@ def compared(folder: Path) -> str:
     facts = result.facts
     seeds = facts["experiment"]["seeds"]
     note = (
-        f"{facts['provenance']} {facts['members']:,} members, {len(seeds)} seeds, "
+        f"{facts['provenance']}; {facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
         f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
         f"{facts['date']}; all settings: `{(folder / 'experiment.toml').relative_to(ROOT).as_posix()}`.\n"
     )

@@ -188,14 +188,23 @@ def compare(
 
 
 def defense_list(text: str) -> tuple[Any, ...]:
-    """Defenses from a comma-separated list; ``all`` stands for every one at its default, no defense first."""
+    """Defenses from a comma-separated list; ``all`` stands for every installed one at its default, no defense first."""
+    from importlib.util import find_spec
+
     from relaxloss import defenses
     from relaxloss.specs import split_list
 
     found: list[Any] = []
     for piece in split_list(text):
         if piece == "all":
-            found += [defenses.NONE, *(defenses.parse(name) for name in defenses.defenses.names())]
+            found.append(defenses.NONE)
+            for cls in defenses.defenses:
+                if cls.requires and find_spec(cls.requires) is None:
+                    console(stderr=True).print(
+                        f"{cls.name} is left out: {cls.requires} is not installed", soft_wrap=True
+                    )
+                else:
+                    found.append(defenses.parse(cls.name))
         else:
             found.append(defenses.parse(piece))
     return tuple(dict.fromkeys(found))

@@ -44,9 +44,11 @@ class Defense(Spec):
         active: settings at which the conformance suite must see it act within a few epochs.
         sweep: the settings that draw its privacy-utility curve, mildest first.
         about: one line for ``relaxloss list``.
+        requires: a module of an optional extra, without which it cannot run; the word ``all`` leaves it out then.
     """
 
     about: ClassVar[str] = ""
+    requires: ClassVar[str] = ""
     neutral: ClassVar[Mapping[str, Any] | None] = None
     active: ClassVar[Mapping[str, Any]] = {}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = ()

@@ -77,6 +77,7 @@ class DPSGD(Defense):
     """
 
     about: ClassVar[str] = "clipped gradients and noise, with Opacus (CCS 2016); preset=weak is the baseline to beat"
+    requires: ClassVar[str] = "opacus"
     active: ClassVar[Mapping[str, Any]] = {"noise": 0.5}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"noise": noise, "target_epsilon": None} for noise in (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
