@@ -87,6 +87,18 @@ def test_the_written_experiment_repeats_the_run(run: tuple[Path, str], tmp_path:
     assert (tmp_path / "again" / "results.csv").read_text() == (run[0] / "results.csv").read_text()
 
 
+def test_a_file_may_name_sets_and_only_some_fields(tmp_path: Path) -> None:
+    (tmp_path / "e.toml").write_text(
+        'dataset = "digits"\ndefenses = ["none", "early_stopping:epoch=none"]\nattacks = ["loss", "entropy"]\n'
+        '[recipe]\nepochs = 2\nmodel = "mlp:hidden=8"\n'
+    )
+    done = call("compare", "e.toml", "--engine", "inprocess", "--out", "run", "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tomllib.loads((tmp_path / "run" / "experiment.toml").read_text())
+    assert (written["recipe"]["epochs"], written["recipe"]["milestones"]) == (2, [1, 2])
+    assert written["defenses"][1] == {"name": "early_stopping", "epoch": "none"}
+
+
 def test_report_is_written_again(run: tuple[Path, str]) -> None:
     page = run[0] / "report.html"
     page.unlink()
@@ -112,6 +124,7 @@ def test_train_ships_a_model_that_loads(tmp_path: Path) -> None:
                 str(tmp_path / "model"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "test_accuracy" in done.stdout
+    assert not list((tmp_path / "model").rglob("*.checkpoint")), "checkpoints may hold what the defense throws away"
     x = np.zeros((2, 64), np.float32)
     assert Trained.load(tmp_path / "model").predict_log_proba(x).shape == (2, 10)
 
@@ -144,6 +157,14 @@ def test_a_users_own_table(tmp_path: Path) -> None:
         (("compare", "--data", "digits", "--model", "resnet20", "--epochs", "1"), "takes images"),
         (("compare", "--data", "digits", "--engine", "process"), "did you mean 'processes'"),
         (("compare", "--data", "digits", "--workers", "0"), "workers=0"),
+        (("compare", "--data", "digits", "--recipe", "epochs=abc"), "epochs=abc"),
+        (("compare", "--data", "digits", "--recipe", "lr=inf"), "finite"),
+        (("compare", "--data", "digits", "--recipe", "batch_size=1"), "batch_size=1"),
+        (("compare", "--data", "digits", "--model", "nonet:build"), "No module named 'nonet'"),
+        (("compare", "--data", "digits", "--address", "x"), "only ray and dask"),
+        (("compare", "--data", "digits", "--out", "bad.toml"), "is a file"),
+        (("train", "--data", "digits", "--out", "bad.toml"), "is a file"),
+        (("compare", "game.toml"), "got the game 5"),
         (("compare", "no.toml"), "cannot read no.toml"),
         (("compare", "bad.toml"), "is not TOML"),
         (("compare", "strange.toml"), "did you mean 'dataset'"),
@@ -155,6 +176,7 @@ def test_a_users_own_table(tmp_path: Path) -> None:
 def test_wrong_input_is_explained_and_exits_with_two(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("= 1")
     (tmp_path / "strange.toml").write_text('datasets = "digits"')
+    (tmp_path / "game.toml").write_text('dataset = "digits"\ngame = 5')
     done = call(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())

@@ -36,7 +36,7 @@ def die_once(path: str) -> str:
 
 @pytest.mark.parametrize("name", ["inprocess", "processes"])
 def test_every_job_runs_once_and_a_failure_stops_no_other(name: str) -> None:
-    outcomes = sorted(Engine(name, 2).run(square, [1, 13, 2, 14, 3]), key=lambda outcome: outcome.index)  # type: ignore[arg-type]
+    outcomes = sorted(Engine(name).run(square, [1, 13, 2, 14, 3]), key=lambda outcome: outcome.index)  # type: ignore[arg-type]
     assert [outcome.result for outcome in outcomes] == [1, None, 4, None, 9]
     assert outcomes[1].user_error
     assert "leave it out" in outcomes[1].error

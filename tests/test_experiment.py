@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,47 @@ def test_failures_of_the_user_are_collected_and_the_rest_is_kept(blobs: Dataset,
     spec = replace(SPEC, recipe=replace(TINY, lr=1e30), defenses=("none",))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"none seed 0 model 0.*diverged"):
         run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+
+
+def test_undefended_shadows_alone_are_trained(blobs: Dataset, tmp_path: Path) -> None:
+    rows = run(replace(SPEC, shadows="undefended", attacks=("loss",)), tmp_path, data=blobs).rows  # type: ignore[arg-type]
+    assert set(rows["adaptive"].dropna()) == {False}
+    assert pick(rows, defense="relaxloss", measure="balanced_accuracy", adaptive=False)["n"] == 120
+
+
+@pytest.mark.parametrize("stage", ["train", "signals", "scores"])
+def test_a_damaged_result_is_made_again_within_the_run(
+    done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path, stage: str
+) -> None:
+    shutil.copytree(done[0], tmp_path / "run")
+    victims = [path for path in (tmp_path / "run" / "store" / stage).glob("*/*") if path.name != "manifest.json"]
+    for path in victims:
+        path.write_bytes(path.read_bytes() + b"x")
+    if stage == "signals":  # nothing reads signals while the scores made of them are there
+        shutil.rmtree(tmp_path / "run" / "store" / "scores")
+    with pytest.warns(UserWarning, match="is damaged; it is removed and made again"):
+        rows = run(SPEC, tmp_path / "run", data=blobs, engine=Engine("inprocess")).rows
+    pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
+
+
+def test_a_defense_that_never_acted_is_said_to_be_idle(blobs: Dataset, tmp_path: Path) -> None:
+    short = replace(SPEC, defenses=("relaxloss:alpha=0.01",), attacks=("loss",), recipe=replace(TINY, epochs=2))  # type: ignore[arg-type]
+    flags = {flag.name: flag for flag in run(short, tmp_path, data=blobs).flags}
+    assert "never to alpha=0.01" in flags["idle_defense"].detail
+
+
+def test_a_changed_own_network_is_another_model(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for width in (3, 4):
+        code = f"from torch import nn\ndef net(shape, classes):\n    return nn.Linear(shape[0], classes)  # {width}\n"
+        (tmp_path / "ownnet.py").write_text(code)
+        sys.modules.pop("ownnet", None)
+        spec = replace(SPEC, recipe=replace(TINY, model="ownnet:net"))  # type: ignore[arg-type]
+        keys.append(Plan(spec, blobs, blobs).train_key(SPEC.defenses[0], 0, 0))
+    assert keys[0] != keys[1]
 
 
 def test_bad_experiments_are_explained() -> None:

@@ -38,6 +38,7 @@ CASES = [
         "0.001",
         {"dp": True, "epsilon": 1.0, "delta": 1e-5, "members": 1000},
     ),
+    ("idle_defense", {"idle": "the loss never fell to alpha"}, "never fell", {"idle": ""}),
     ("selection_on_asked", {"selected_on_asked": True}, "chose", {"selected_on_asked": False}),
 ]
 NAMES = [check.name for check in CHECKS]
@@ -56,7 +57,7 @@ def test_raised_by_the_bad_fact_alone(name: str, bad: dict, detail: str, good: d
 
 def test_the_cases_cover_every_flag_and_every_fact() -> None:
     assert {case[0] for case in CASES} == set(NAMES)
-    assert len(set(NAMES)) == len(NAMES) == 11
+    assert len(set(NAMES)) == len(NAMES) == 12
     known = {field.name for field in dataclasses.fields(Facts)}
     assert {fact for case in CASES for fact in case[1]} == known
     assert all(set(check.needs) <= known for check in CHECKS)

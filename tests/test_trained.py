@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from relaxloss import trained
+from relaxloss import data, trained
 from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.task import Recipe
@@ -28,7 +29,29 @@ def test_saved_and_loaded_it_answers_the_same(table: Dataset, tmp_path: Path, de
     assert back.facts == made.facts
     assert back.card == made.card
     assert all(np.array_equal(made.split[name], back.split[name]) for name in made.split)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".json", ".npz", ".safetensors"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".csv", ".json", ".safetensors"]
+    assert [path.name for path in (tmp_path / "private").iterdir()] == ["split.npz"], "apart from what is shipped"
+
+
+def test_a_table_is_read_by_the_models_own_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"ward": rng.choice(["icu", "neuro", "zoo"], 120), "age": rng.normal(50, 9, 120)})
+    frame["since"] = pd.to_datetime("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, 120), unit="D")
+    frame["outcome"] = np.where(frame.ward == "icu", "ill", "well")
+    frame.to_csv(tmp_path / "patients.csv", index=False)
+    made = trained.train(data.load(tmp_path / "patients.csv", label="outcome"), recipe=TINY)
+    raw = data.load(tmp_path / "patients.csv", label="outcome").x
+    shuffled = pd.read_csv(tmp_path / "patients.csv", parse_dates=["since"])[["age", "outcome", "since", "ward"]]
+    assert np.array_equal(made.predict_log_proba(shuffled), made.predict_log_proba(raw))
+    few = shuffled[shuffled.ward != "icu"]  # its codes would be others, had the file been coded by itself
+    assert np.array_equal(made.predict_log_proba(few), made.predict_log_proba(raw[shuffled.ward != "icu"]))
+    unknown = made.predict_log_proba(few.assign(ward="elsewhere"))
+    missing = made.predict_log_proba(few.assign(ward=None))
+    assert np.array_equal(unknown, missing)
+    with pytest.raises(UserError, match="'ward'"):
+        made.predict_log_proba(few.drop(columns="ward"))
+    with pytest.raises(UserError, match="holds text"):
+        made.predict_log_proba(few.assign(age="old"))
 
 
 def test_shares_are_disjoint_and_the_accuracy_is_of_the_test_share(blobs: Dataset) -> None:

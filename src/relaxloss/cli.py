@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tomllib
 import traceback
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,8 @@ app = typer.Typer(
 store_app = typer.Typer(no_args_is_help=True, help="Look into, verify and tidy a run's store.")
 app.add_typer(store_app, name="store")
 
+INTERRUPTED = 130  # how typer ends on Ctrl-C
+
 DataOption = Annotated[str | None, typer.Option("--data", help="a data set's name, or a .csv, .parquet or .npz file")]
 LabelOption = Annotated[str | None, typer.Option("--label", help="the label's column in a file of your own")]
 DropOption = Annotated[str | None, typer.Option("--drop", help="columns to leave out, comma-separated")]
@@ -36,7 +40,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print the resu
 
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or a plain stream of lines."""
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, markup=False)
 
 
 @app.command("list")
@@ -62,24 +66,25 @@ def list_(
         console().print(table)
 
 
-def recipe_of(dataset: Any, model: str | None, epochs: int | None, fields: str | None, base: Any = None) -> Any:
-    """The recipe: the data set's default (or `base`), with the options' fields in place.
+def recipe_of(
+    dataset: Any, model: str | None, epochs: int | None, fields: str | None, base: Mapping[str, Any] | None = None
+) -> Any:
+    """The recipe: the data set's default, with the fields of `base` (a file's) and then of the options in place.
 
     Fewer epochs keep the schedule's shape: milestones move in proportion, unless the recipe's fields name them.
     """
     from relaxloss.specs import build, split
     from relaxloss.task import Recipe
 
-    recipe = base or Recipe.default(dataset)
-    given: dict[str, Any] = dict(split(f"recipe:{fields}")[1]) if fields else {}
-    if model is not None:
-        given["model"] = model
-    if epochs is not None:
-        given["epochs"] = epochs
-    if "epochs" in given and "milestones" not in given:
-        share = int(given["epochs"]) / recipe.epochs
-        given["milestones"] = tuple(round(milestone * share) for milestone in recipe.milestones)
-    return build(Recipe, {field.name: getattr(recipe, field.name) for field in fields_of(recipe)} | given)
+    recipe = Recipe.default(dataset)
+    options: dict[str, Any] = split(f"recipe:{fields}")[1] if fields else {}
+    options |= {name: value for name, value in (("model", model), ("epochs", epochs)) if value is not None}
+    for given in (dict(base or {}), options):
+        if "epochs" in given and "milestones" not in given:
+            share = build(Recipe, {"epochs": given["epochs"]}).epochs / recipe.epochs
+            given["milestones"] = tuple(round(milestone * share) for milestone in recipe.milestones)
+        recipe = build(Recipe, {field.name: getattr(recipe, field.name) for field in fields_of(recipe)} | given)
+    return recipe
 
 
 @app.command()
@@ -100,6 +105,7 @@ def train(
     from relaxloss import data as data_sets
     from relaxloss import defenses, trained
 
+    _directory(out)
     chosen = defenses.parse(defense)
     dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
     fitted_recipe = recipe_of(dataset, model, epochs, recipe)
@@ -114,13 +120,15 @@ def train(
                 f"loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}"
             )
 
+    checkpoints = out / "private" / "checkpoints"
     result = trained.train(
-        dataset, chosen, recipe=fitted_recipe, seed=seed, test=test, checkpoints=out / "checkpoints", tell=tell
+        dataset, chosen, recipe=fitted_recipe, seed=seed, test=test, checkpoints=checkpoints, tell=tell
     )
     result.save(out)
+    shutil.rmtree(checkpoints)  # they may hold what the defense throws away, such as an undefended teacher
     for name, value in result.facts.items():
         console().print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-    console().print(f"model: {out}")
+    console().print(f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data)", soft_wrap=True)
 
 
 @app.command()
@@ -163,20 +171,24 @@ def compare(
     if seeds is not None:
         fields["seeds"] = tuple(seeds.split(","))
     notes: list[str] = []
-    if attacks is not None:
-        fields["attacks"], notes = attacks_for(attacks, games.parse(fields.get("game", games.FiveFolds())))
-    if defenses is not None:
-        fields["defenses"] = defense_list(defenses)
+    listed = attacks if attacks is not None else _listed(fields.get("attacks"))
+    if listed is not None:
+        fields["attacks"], notes = attacks_for(listed, games.parse(fields.get("game", games.FiveFolds())))
+    listed = defenses if defenses is not None else _listed(fields.get("defenses"))
+    if listed is not None:
+        fields["defenses"] = defense_list(listed)
     if sweep:
         fields["defenses"] = swept(fields.get("defenses", ("none",)))
     check_names(Experiment, fields)
+    base = fields.pop("recipe", None)
+    if base is not None and not isinstance(base, Mapping):
+        raise UserError(f"got recipe = {base!r}; expected a table [recipe] with its fields")
     fields["dataset"] = _required(fields.get("dataset"))
+    dataset = data_sets.load(fields["dataset"], label=fields.get("label"), drop=fields.get("drop", ()))
+    fields["recipe"] = recipe_of(dataset, model, epochs, recipe, base)
     experiment = build(Experiment, fields)
-    dataset = data_sets.load(experiment.dataset, label=experiment.label, drop=experiment.drop)
-    if model or epochs or recipe or experiment.recipe is None:
-        chosen = recipe_of(dataset, model, epochs, recipe, experiment.recipe)
-        experiment = build(Experiment, fields | {"recipe": chosen})
     directory = out or Path("runs") / dataset.name
+    _directory(directory)
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
     for note in notes:
@@ -267,7 +279,7 @@ def _store(run: Path) -> Any:
     from relaxloss.store import Store
 
     root = run / "store" if (run / "store").is_dir() else run
-    if not any(root.glob("*/*/manifest.json")):
+    if not (root / "lock").exists():
         raise UserError(f"{run} holds no store; expected a run's directory (with store/ in it)")
     return Store(root)
 
@@ -297,15 +309,18 @@ def store_verify(run: Path) -> None:
 @store_app.command("gc")
 def store_gc(run: Path) -> None:
     """Remove damaged entries, checkpoints and what killed runs left behind."""
-    import shutil
+    from relaxloss.store import repair
 
     store = _store(run)
     with store.writing():
-        damaged = [entry for entry in store.entries(verify=True) if not entry.sound]
-        for entry in damaged:
-            store.remove(entry.stage, entry.key)
+        damaged = repair(store)
         shutil.rmtree(store.root / "scratch", ignore_errors=True)
-    console().print(f"removed {len(damaged)} damaged entries, and all checkpoints")
+    console().print(f"removed {damaged} damaged entries, and all checkpoints")
+
+
+def _directory(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path} is a file; expected a directory, or a path that is not there yet")
 
 
 def _required(data: Any) -> str:
@@ -314,13 +329,22 @@ def _required(data: Any) -> str:
     return str(data)
 
 
+def _listed(given: Any) -> str | None:
+    """A file's list of specs as the command line writes it; None if it has none, or has tables."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, list) and given and all(isinstance(item, str) for item in given):
+        return ",".join(given)
+    return None
+
+
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; expected an experiment as TOML") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -334,11 +358,12 @@ def main() -> None:
             warnings.showwarning = lambda message, *_args, **_kwargs: console(stderr=True).print(f"warning: {message}")
             app()
     except UserError as error:
-        console(stderr=True).print(f"error: {error}", markup=False, soft_wrap=True)
+        console(stderr=True).print(f"error: {error}", soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console(stderr=True).print("interrupted; what is done is stored: run the same command again to go on")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            console(stderr=True).print("interrupted; what is done is stored: run the same command again to go on")
+        raise
     except Exception:
         traceback.print_exc()
         console(stderr=True).print(

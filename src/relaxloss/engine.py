@@ -37,7 +37,12 @@ class Outcome(Generic[R]):
     result: R | None = None
     error: str = ""
     trace: str = ""
-    user_error: bool = False
+    kind: type[BaseException] | None = None
+
+    @property
+    def user_error(self) -> bool:
+        """Whether the user can mend it."""
+        return self.kind is not None and issubclass(self.kind, UserError)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Engine:
             raise unknown("engine", self.name, ENGINES)
         if self.workers is not None and self.workers < 1:
             raise UserError(f"got workers={self.workers}; expected at least 1")
+        if self.address is not None and self.name not in ("ray", "dask"):
+            raise UserError(f"got an address for engine {self.name}; only ray and dask have one")
+        if self.name == "inprocess" and self.workers not in (None, 1):
+            raise UserError(f"got workers={self.workers} for engine inprocess, which is one; use processes")
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[Outcome[R]]:
         """Outcomes in the order of completion. A failed job does not stop the others."""
@@ -85,7 +94,7 @@ class Engine:
                 if attempt == RETRIES:
                     for index in pending:
                         message = "its worker process died three times (out of memory?); try --workers 1"
-                        yield Outcome(index, error=message, user_error=True)
+                        yield Outcome(index, error=message, kind=UserError)
 
     @contextlib.contextmanager
     def _backend(self, name: str, workers: int) -> Iterator[None]:
@@ -144,6 +153,6 @@ def _attempt(function: Callable[[J], R], index: int, job: J) -> Outcome[R]:
     try:
         return Outcome(index, function(job))
     except UserError as error:
-        return Outcome(index, error=str(error), trace=traceback.format_exc(), user_error=True)
+        return Outcome(index, error=str(error), trace=traceback.format_exc(), kind=type(error))
     except Exception as error:
-        return Outcome(index, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        return Outcome(index, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc(), kind=Exception)

@@ -16,7 +16,9 @@ from relaxloss.errors import UserError
 from relaxloss.jobs import Produced, Reference
 from relaxloss.plan import Experiment, Plan
 from relaxloss.results import Result, collect
-from relaxloss.store import Store
+from relaxloss.store import MissingEntry, Store, repair
+
+REPAIRS = 3  # times that damaged entries are made again in one run
 
 
 class Watch(Protocol):
@@ -64,16 +66,23 @@ def run(
     store = Store(Path(out) / "store")
     started = time.time()
     with store.writing():
-        try:
-            failures = _run_jobs(store, engine, watch, plan)
-        finally:  # also when it is interrupted: a terminal gets its cursor back
-            watch.end()
-        if failures:
-            done = "what succeeded is stored; mend the cause and run the same command again"
-            raise UserError("\n".join([*failures, done]))
+        for attempt in range(1 + REPAIRS):
+            try:
+                failures = _run_jobs(store, engine, watch, plan)
+                if failures:
+                    done = "what succeeded is stored; mend the cause and run the same command again"
+                    raise UserError("\n".join([*failures, done]))
+                result = collect(plan, store, out=Path(out), seconds=time.time() - started)
+                break
+            except MissingEntry:  # it was damaged, and is removed by now: make it again, with others like it
+                repair(store)
+                if attempt == REPAIRS:
+                    raise
+            finally:  # also when it is interrupted: a terminal gets its cursor back
+                watch.end()
         with contextlib.suppress(OSError):
             (store.root / "scratch").rmdir()
-    return collect(plan, store, out=Path(out), seconds=time.time() - started)
+    return result
 
 
 def _run_jobs(store: Store, engine: Engine, watch: Watch, plan: Plan) -> list[str]:
@@ -106,6 +115,8 @@ def _run_jobs(store: Store, engine: Engine, watch: Watch, plan: Plan) -> list[st
 
 def _put(store: Store, outcome: Outcome[Produced], about: dict[str, Any], failures: list[str], name: str) -> None:
     if outcome.result is None:
+        if outcome.kind is MissingEntry:
+            raise MissingEntry(outcome.error)
         if not outcome.user_error:
             raise RuntimeError(f"{name}: {outcome.error}\n{outcome.trace}")
         failures.append(f"{name}: {outcome.error}")

@@ -42,6 +42,7 @@ class Facts:
         delta: the δ that goes with it.
         members: how many samples the target was trained on.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
+        idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
     """
 
     nonmembers: int | None = None
@@ -59,6 +60,7 @@ class Facts:
     delta: float | None = None
     members: int | None = None
     selected_on_asked: bool | None = None
+    idle: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta"):
@@ -196,6 +198,10 @@ def _selection_on_asked(facts: Facts) -> str | None:
     return "asked samples chose the model, its settings or the stopping time" if facts.selected_on_asked else None
 
 
+def _idle_defense(facts: Facts) -> str | None:
+    return facts.idle or None
+
+
 CHECKS = (
     Check(
         "few_nonmembers",
@@ -287,5 +293,13 @@ CHECKS = (
         raised_if="the model, its settings or the stopping time were chosen on asked samples",
         why="The non-members among them then shaped the model, so that they look more like members.",
         what_to_do="Choose on samples that nobody asks about, such as the reference set.",
+    ),
+    Check(
+        "idle_defense",
+        ("idle",),
+        _idle_defense,
+        raised_if="the defense never came to act in the training",
+        why="Then the model is a plainly trained one, and the comparison says nothing about the defense.",
+        what_to_do="Train longer, or set the defense stronger (a larger alpha).",
     ),
 )

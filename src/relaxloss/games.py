@@ -151,6 +151,8 @@ class RandomHalves(Game):
         member[:, asked] = coins
         changed = None
         if self.canaries and self.canary_kind == "mislabelled":
+            if num_classes < 2:
+                raise UserError("mislabelled canaries need at least 2 classes; use canary_kind=clean")
             shift = seeds.rng(seed, "game", "labels").integers(1, num_classes, len(asked))
             changed = labels.copy()
             changed[asked] = (labels[asked] + shift) % num_classes
@@ -166,6 +168,8 @@ def parse(given: str | Mapping[str, Any] | Game) -> Game:
     """A game from its spec: ``five_folds:shadows=4``, ``random_halves:models=32``."""
     if isinstance(given, Game):
         return given
+    if not isinstance(given, (str, Mapping)):
+        raise UserError(f"got the game {given!r}; expected name:field=value, such as five_folds:shadows=1")
     name, fields = split(given) if isinstance(given, str) else (str(given.get("name")), dict(given))
     if name not in GAMES:
         raise unknown("game", name, GAMES)

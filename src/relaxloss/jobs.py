@@ -5,6 +5,7 @@ A job carries specs and keys; its result is files by stage and key, which the dr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -24,7 +25,7 @@ from relaxloss.defenses import Defense
 from relaxloss.errors import UserError
 from relaxloss.games import Design, Game
 from relaxloss.signals import Signals
-from relaxloss.store import Store, pack_arrays, pack_weights, unpack_arrays, unpack_weights
+from relaxloss.store import MissingEntry, Store, pack_arrays, pack_weights, unpack_arrays, unpack_weights
 from relaxloss.task import Network, Recipe, Samples, Task, make_network
 from relaxloss.training import Fit, Progress, Session
 
@@ -66,12 +67,11 @@ class Observation:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train row `row` of a drawn game, unless `stored` has its files, and make the observations.
+    """Train row `row` of a drawn game, unless the store at `stored` has its files, and make the observations.
 
     Attributes:
         scratch: where checkpoints and the progress go; None: nowhere.
         every: seconds between checkpoints.
-        driver: the process whose end is the end of this job.
     """
 
     key: str
@@ -82,10 +82,9 @@ class TrainJob:
     trainer: Defense
     recipe: Recipe
     observations: tuple[Observation, ...]
-    stored: Mapping[str, bytes] | None = None
+    stored: Path | None = None
     scratch: Path | None = None
     every: float = 30.0
-    driver: int = 0
 
     @property
     def work(self) -> float:
@@ -128,10 +127,10 @@ def train_and_observe(job: TrainJob) -> Produced:
     task = task_of(dataset, design, job.row, job.seed, job.recipe)
     start = time.monotonic()
     produced: dict[tuple[str, str], Files] = {}
-    files = dict(job.stored) if job.stored is not None else None
+    files = require(Store(job.stored), "train", job.key) if job.stored is not None else None
     if files is None:
         monitor = Samples.of(dataset, design.test_of(job.row), design.labels).thinned()
-        session = Session(job.scratch, job.every, monitor, functools.partial(_tell, job))
+        session = Session(job.scratch, job.every, monitor, functools.partial(_tell, job, os.getppid()))
         fit = job.trainer.fit(task, session)
         files = fit_files(fit)
         produced["train", job.key] = files
@@ -165,15 +164,20 @@ def snapshot_name(epoch: int) -> str:
     return f"epoch-{epoch:04d}.safetensors"
 
 
-def _tell(job: TrainJob, progress: Progress) -> None:
-    if job.driver and os.getpid() != job.driver and os.getppid() == 1:
+def _tell(job: TrainJob, parent: int, progress: Progress) -> None:
+    """Write down how far the training is; end it if the process that started this one is gone."""
+    if os.getppid() != parent:
         raise SystemExit("the driver is gone")
-    if job.scratch is None:
-        return
+    if job.scratch is not None:
+        with contextlib.suppress(OSError):  # a full disk must not end a training over a progress bar
+            _write_progress(job.scratch, progress)
+
+
+def _write_progress(scratch: Path, progress: Progress) -> None:
     last = {name: round(value, 6) for name, value in progress.last.items()}
     text = json.dumps({"phase": progress.phase, "epoch": progress.epoch, "epochs": progress.epochs, **last})
-    job.scratch.mkdir(parents=True, exist_ok=True)
-    path = job.scratch / "progress.json"
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / "progress.json"
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(text)
     part.replace(path)
@@ -248,11 +252,16 @@ def evidence_of(job: ScoreJob, design: Design, dataset: Dataset, read: Any, targ
 def _signals(store: Store, keys: tuple[str, ...], *, labels: Any) -> Signals:
     parts = []
     for key in keys:
-        files = store.get("signals", key)
-        if files is None:
-            raise UserError(f"signals {key} are missing from the store; run the same command again")
-        parts.append(unpack_arrays(files[ARRAYS]))
+        parts.append(unpack_arrays(require(store, "signals", key)[ARRAYS]))
     return Signals.join(parts, labels)
+
+
+def require(store: Store, stage: str, key: str) -> Files:
+    """An entry that must be there; `MissingEntry` if it is not, or is damaged: then it is to be made again."""
+    files = store.get(stage, key)
+    if files is None:
+        raise MissingEntry(f"{stage} {key} is missing from the store; run the same command again")
+    return files
 
 
 def _check_scores(attack: Attack, scores: Any) -> None:

@@ -29,9 +29,13 @@ def utility(
     test_logits: npt.NDArray[Any],
     test_labels: Ints,
     *,
+    distinct: int | None = None,
     level: float = 0.95,
 ) -> list[Row]:
     """Accuracy (top-1, top-5) on test samples, and what differs between members and non-members.
+
+    Where several models were asked about the same samples, `distinct` is how many different test samples there are:
+    the intervals count each once.
 
     ``top1``, ``top5``, ``train_top1``, ``calibration_error`` in 0..1; ``accuracy_gap`` = train - test;
     ``member_loss``, ``test_loss`` means in nats with their variances; ``loss_gap`` = test - member.
@@ -43,7 +47,7 @@ def utility(
     for name, k in (("top1", 1), ("top5", 5)):
         if k < test_logits.shape[-1]:
             value = metrics.top_k(test_logits, test_labels, k)
-            low, high = metrics.accuracy_interval(test_logits, test_labels, k=k, level=level)
+            low, high = metrics.wilson(round(value * (distinct or n)), distinct or n, level)
             rows.append(row(name, value, low=low, high=high, n=n))
         else:
             rows.append(row(name, np.nan, n=n, note=f"not measured: there are {test_logits.shape[-1]} classes"))

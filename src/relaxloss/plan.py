@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -151,25 +150,24 @@ class Plan:
         found = []
         for key, (trainer, seed, row, observations) in wanted.items():
             missing = tuple(o for o in observations.values() if not store.has("signals", o.key))
-            stored = store.get("train", key)
+            stored = store.root.resolve() if store.has("train", key) else None
             if stored is None or missing:
                 found.append(
                     TrainJob(
                         key, self.reference, self.experiment.game, seed, row, trainer, self.recipe, missing, stored,
-                        store.scratch(key), driver=os.getpid(),
+                        store.scratch(key),
                     )
                 )  # fmt: skip
         return found, len(wanted) - len(found)
 
     def _observed(self, design: Design) -> Iterator[tuple[Defense, int]]:
         """The releases to observe, defense by defense: targets and, as the modes ask, shadows."""
-        listed = self.experiment.defenses
-        for defense in listed:
+        for defense in self.experiment.defenses:
             for row in range(len(design.member)):
                 if row in design.targets or True in self.modes:
                     yield defense, row
-        if False in self.modes and NONE not in listed:
-            yield from ((NONE, row) for row in range(len(design.member)))
+        if False in self.modes:
+            yield from ((NONE, row) for row in _shadow_rows(design))
 
     def score_jobs(self, store: Store) -> tuple[list[ScoreJob], list[Scored]]:
         """The jobs for scores not yet in the store, and all scores there will be."""
@@ -179,13 +177,9 @@ class Plan:
                 for adaptive in self.modes:
                     shadow = defense if adaptive else NONE
                     targets = {row: self._keys(defense, seed, row) for row in design.targets}
-                    shadows = {
-                        row: self._keys(shadow, seed, row)
-                        for row in range(len(design.member))
-                        if any(row != target for target in design.targets)
-                    }
+                    shadows = {row: self._keys(shadow, seed, row) for row in _shadow_rows(design)}
                     scored = [
-                        Scored(defense, adaptive, seed, attack, _score_key(attack, targets, shadows, seed))
+                        Scored(defense, adaptive, seed, attack, self._score_key(attack, defense, shadow, seed))
                         for attack in self.experiment.attacks
                     ]
                     listed += scored
@@ -204,14 +198,30 @@ class Plan:
                         )
         return wanted, listed
 
-    def _keys(self, defense: Defense, seed: int, row: int) -> tuple[str, ...]:
-        return tuple(self.signal_keys(defense, seed, row).values())
+    def _keys(self, defense: Defense, seed: int, row: int, queries: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The keys of a model's observations; of the given queries only, if any are given."""
+        keys = self.signal_keys(defense, seed, row)
+        return tuple(keys[query] for query in keys if not queries or query in queries)
+
+    def _score_key(self, attack: Attack, defense: Defense, shadow: Defense, seed: int) -> str:
+        """The content key of one attack's scores: what it saw, and whom it was asked about."""
+        design = self.designs[seed]
+        queries = ("plain", *attack.needs.queries)
+        return content_key(
+            "scores",
+            1,
+            attack=attack,
+            targets={row: self._keys(defense, seed, row, queries) for row in design.targets},
+            shadows={row: self._keys(shadow, seed, row, queries) for row in _shadow_rows(design)},
+            asked=_digest(design.asked),
+            fit=_digest(design.fit),
+            seed=seed,
+        )
 
 
-def _score_key(
-    attack: Attack, targets: Mapping[int, tuple[str, ...]], shadows: Mapping[int, tuple[str, ...]], seed: int
-) -> str:
-    return content_key("scores", 1, attack=attack, targets=dict(targets), shadows=dict(shadows), seed=seed)
+def _shadow_rows(design: Design) -> list[int]:
+    """The rows that are a shadow of some target."""
+    return [row for row in range(len(design.member)) if any(row != target for target in design.targets)]
 
 
 def _digest(array: Any) -> str:

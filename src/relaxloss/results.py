@@ -16,9 +16,8 @@ import torch
 
 from relaxloss import flags, jobs, measures, metrics
 from relaxloss.defenses import Composed, Defense
-from relaxloss.errors import UserError
 from relaxloss.games import Design
-from relaxloss.jobs import ARRAYS
+from relaxloss.jobs import ARRAYS, require
 from relaxloss.plan import Plan, Scored
 from relaxloss.signals import Signals
 from relaxloss.store import Store, unpack_arrays
@@ -68,8 +67,9 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
         for defense in experiment.defenses:
             head = {**names_of(defense), "seed": seed}
             first = design.targets[0]
-            files = _require(store, "train", plan.train_key(defense.trainer, seed, first))
-            history += [head | epoch for epoch in json.loads(files[jobs.HISTORY])]
+            files = require(store, "train", plan.train_key(defense.trainer, seed, first))
+            own_history = json.loads(files[jobs.HISTORY])
+            history += [head | epoch for epoch in own_history]
             own_facts = json.loads(files[jobs.FACTS])
             for fact, value in own_facts.items():
                 if isinstance(value, (int, float)):
@@ -88,7 +88,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 strongest = max(table, key=lambda name: metrics.auc(*table[name]))
                 thin = measures.thinned_roc(*table[strongest])
                 curves += [head | {"adaptive": adaptive, "attack": strongest} | item for item in thin]
-            facts = evaluation_facts(plan, defense, design, own_facts, table, strongest)
+            facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest)
             for flag in flags.raised(facts):
                 warned.setdefault(flag, []).append(str(defense))
     whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": str(experiment.game)}
@@ -115,6 +115,7 @@ def evaluation_facts(
     defense: Defense,
     design: Design,
     own_facts: dict[str, Any],
+    history: list[dict[str, float]],
     table: dict[str, tuple[Any, Any]],
     strongest: str,
 ) -> flags.Facts:
@@ -143,6 +144,7 @@ def evaluation_facts(
         delta=own_facts.get("delta"),
         members=int(design.member[design.targets[0]].sum()),
         selected_on_asked=False,
+        idle=defense.idle(history),
     )
 
 
@@ -155,7 +157,8 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
         for group, places in ((members, design.members(target)), (tests, design.test_of(target))):
             group.append((observed.logits[0, places], labels[places]))
     parts = [np.concatenate(part) for group in (members, tests) for part in zip(*group, strict=True)]
-    return measures.utility(*parts, level=plan.experiment.level)
+    distinct = len(np.unique(np.concatenate([design.test_of(target) for target in design.targets])))
+    return measures.utility(*parts, distinct=distinct, level=plan.experiment.level)
 
 
 def _attack_rows(
@@ -170,7 +173,7 @@ def _attack_rows(
     rows, table = [], {}
     fair = np.repeat([target != rehearsed for target in targets], len(design.asked))  # not the rehearsal's own model
     for item in scored:
-        arrays = unpack_arrays(_require(store, "scores", item.key)[ARRAYS])
+        arrays = unpack_arrays(require(store, "scores", item.key)[ARRAYS])
         scores = arrays["scores"].reshape(-1)
         name = str(item.attack)
         table[name] = scores
@@ -185,14 +188,7 @@ def _attack_rows(
 
 def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, labels: Any) -> Signals:
     key = plan.signal_keys(defense, seed, row)["plain"]
-    return Signals.join([unpack_arrays(_require(store, "signals", key)[ARRAYS])], labels)
-
-
-def _require(store: Store, stage: str, key: str) -> dict[str, bytes]:
-    files = store.get(stage, key)
-    if files is None:
-        raise UserError(f"{stage} {key} is missing from the store; run the same command again")
-    return files
+    return Signals.join([unpack_arrays(require(store, "signals", key)[ARRAYS])], labels)
 
 
 def names_of(defense: Defense) -> dict[str, str]:

@@ -62,16 +62,21 @@ class Signals:
         return Signals(logits, labels, arrays.get("gradient_norms"), arrays.get("hits"))
 
 
+def rows_of(dataset: Dataset) -> torch.Tensor:
+    """The pool as a tensor; workers may hold it as a read-only memory map, which torch wants copied."""
+    return torch.from_numpy(dataset.x if dataset.x.flags.writeable else dataset.x.copy())
+
+
 def plain(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
     """``logits (M, C)``: every sample asked once, as it is."""
-    return {"logits": _ask(release, torch.from_numpy(dataset.x))}
+    return {"logits": _ask(release, rows_of(dataset))}
 
 
 def augmented(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
     """``augmented (A - 1, M, C)``: for images 2 flips × 9 shifts {0, ±4}² without the plain one; for rows none."""
     if dataset.kind != "image":
         return {"augmented": np.zeros((0, len(dataset), dataset.num_classes), np.float32)}
-    x = torch.from_numpy(dataset.x)
+    x = rows_of(dataset)
     views = [(flip, down, right) for flip in (False, True) for down in (0, -4, 4) for right in (0, -4, 4)][1:]
     return {"augmented": np.stack([_ask(release, shifted(x, *view)) for view in views])}
 
@@ -89,7 +94,7 @@ def shifted(x: torch.Tensor, flip: bool, down: int, right: int) -> torch.Tensor:
 
 def white_box(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
     """``gradient_norms (M, 4)`` of the network beneath the release: its holder sees through a changed output."""
-    x, y = torch.from_numpy(dataset.x), torch.from_numpy(labels)
+    x, y = rows_of(dataset), torch.from_numpy(labels)
     pieces, method = [], None
     for rows in torch.arange(len(y)).split(1024):
         with torch.no_grad():
@@ -105,7 +110,7 @@ def perturbed(release: nn.Module, network: Network, dataset: Dataset, labels: np
     Images: the 18 flips and shifts. Bits: 32 copies with each bit flipped with probability 0.5 to 8 % (8 copies
     each of 4 rates). Numbers: 32 copies with normal noise of 0.1 to 0.8 of each column's deviation; codes stay.
     """
-    x = torch.from_numpy(dataset.x)
+    x = rows_of(dataset)
     y = torch.from_numpy(labels)
     hits = []
     for copy in _perturbations(dataset, x):

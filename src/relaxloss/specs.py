@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
+import math
 import pkgutil
 import re
 import typing
@@ -58,6 +59,8 @@ class Spec:
             except pydantic.ValidationError as error:
                 said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
                 raise UserError(f"{self.name or type(self).__name__}: {field}={value} is not valid: {said}") from None
+            if isinstance(checked, float) and not math.isfinite(checked):
+                raise UserError(f"{self.name or type(self).__name__}: {field}={value}; expected a finite number")
             if checked is not value:
                 object.__setattr__(self, field, checked)
 
@@ -206,11 +209,15 @@ class Registry(Generic[S]):
     def _load(self) -> None:
         if self._complete:
             return
-        self._complete = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
-        load_plugins()
+        self._complete = True  # now: a plugin may ask for a name while it is loaded
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            load_plugins()
+        except BaseException:
+            self._complete = False
+            raise
 
     def names(self) -> list[str]:
         """All names, sorted."""

@@ -33,6 +33,10 @@ MANIFEST = "manifest.json"
 SCRATCH = "scratch"
 
 
+class MissingEntry(UserError):
+    """An entry that must be there is not: it was damaged, and removed."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One stored result, as listed: `bytes` on disk, and `sound`, whether its files match their hashes."""
@@ -99,17 +103,17 @@ class Store:
         path = self.path(stage, key)
         try:
             manifest = json.loads((path / MANIFEST).read_text())
-            files = {name: (path / name).read_bytes() for name in manifest["sha256"]}
+            files = {name: (path / name).read_bytes() for name in manifest["sha256"].keys()}  # noqa: SIM118 - or fail
         except FileNotFoundError:
             if not path.exists():
                 return None
             files, manifest = {}, {"sha256": {"": ""}}
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             files, manifest = {}, {"sha256": {"": ""}}
         wrong = [
             n for n, digest in manifest["sha256"].items() if hashlib.sha256(files.get(n, b"")).hexdigest() != digest
         ]
-        if not wrong:
+        if files and not wrong:
             return files
         warnings.warn(f"store: entry {stage}/{key} is damaged; it is removed and made again", stacklevel=2)
         shutil.rmtree(path, ignore_errors=True)
@@ -131,13 +135,21 @@ class Store:
                     for name, digest in manifest["sha256"].items()
                 )
                 about = manifest["about"]
-            except (ValueError, KeyError, OSError):
+            except (ValueError, KeyError, OSError, TypeError, AttributeError):
                 sound, about = False, {}
             yield Entry(folder.parent.name, folder.name, about, size, sound)
 
     def remove(self, stage: str, key: str) -> None:
         """Delete an entry."""
         shutil.rmtree(self.path(stage, key), ignore_errors=True)
+
+
+def repair(store: Store) -> int:
+    """Remove every damaged entry, for the writer; how many there were."""
+    damaged = [entry for entry in store.entries(verify=True) if not entry.sound]
+    for entry in damaged:
+        store.remove(entry.stage, entry.key)
+    return len(damaged)
 
 
 def _lock(handle: Any, root: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
 from relaxloss import seeds
@@ -35,7 +35,7 @@ class Recipe(Spec):
 
     model: ModelField = field(default_factory=MLP)
     epochs: PositiveInt = 120
-    batch_size: PositiveInt = 128
+    batch_size: Annotated[int, Field(ge=2)] = 128
     optimiser: Literal["sgd", "adam"] = "sgd"
     lr: PositiveFloat = 0.1
     momentum: NonNegativeFloat = 0.9
@@ -171,8 +171,11 @@ def make_network(
         net = method.build(recipe.model.build(shape, num_classes))
         probe = encoder(torch.zeros(2, *encoder_input(encoder, shape), dtype=torch.float32))
         net.eval()
-        with torch.no_grad():
-            out = net(probe)
+        try:
+            with torch.no_grad():
+                out = net(probe)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"model {recipe.model} does not run on inputs {tuple(probe.shape)}: {error}") from None
         net.train()
     if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, num_classes):
         got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__

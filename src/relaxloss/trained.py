@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from relaxloss import defenses, metrics, seeds
-from relaxloss.data import Dataset, Encoder
+from relaxloss.data import Column, Dataset, Encoder
+from relaxloss.data.files import encode
 from relaxloss.defenses import NONE, Defense
 from relaxloss.errors import UserError
 from relaxloss.specs import build, content_key
@@ -27,7 +28,7 @@ CARD, NETWORK, RELEASE, SPLIT, HISTORY = (
     "model.json",
     "network.safetensors",
     "release.safetensors",
-    "split.npz",
+    "private/split.npz",
     "history.csv",
 )
 
@@ -52,13 +53,22 @@ class Trained:
     split: dict[str, npt.NDArray[np.int64]]
     card: dict[str, Any]
 
-    def predict_log_proba(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Log-probabilities ``(n, C)`` of raw rows, as the released model gives them."""
+    def predict_log_proba(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[np.float64]:
+        """Log-probabilities ``(n, C)``, as the released model gives them, of raw rows or of a table's rows.
+
+        Of a table, the columns that the model was trained on are taken by their names.
+        """
+        if isinstance(x, pd.DataFrame):
+            if not self.card["columns"]:
+                raise UserError(
+                    f"the model was trained on {self.card['dataset']}, an array; expected an array, no table"
+                )
+            x = encode(x, [Column(name, tuple(values) or None) for name, values in self.card["columns"]])
         log_p: npt.NDArray[np.float64] = predict(self.release, torch.from_numpy(x)).double().log_softmax(1).numpy()
         return log_p
 
     def save(self, folder: Path | str) -> None:
-        """Write the model: weights as safetensors, the card as JSON. No pickle."""
+        """Write the model: safetensors and JSON, no pickle; what must not be shipped goes into ``private``."""
         folder = Path(folder)
         write_atomically(folder / NETWORK, pack_weights(self.network.state_dict()))
         if self.release is not self.network:

@@ -255,10 +255,14 @@ def _save(state: State, session: Session) -> None:
     torch.save(content, buffer)
     path = session.checkpoint
     assert path is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
+        os.replace(part, path)
+    except OSError as error:  # the training can go on without; only a cut would cost more
+        part.unlink(missing_ok=True)
+        warnings.warn(f"no checkpoint was written ({error.strerror}): {path}", stacklevel=2)
 
 
 def _restore(state: State, session: Session) -> None:

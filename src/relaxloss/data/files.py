@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
@@ -67,6 +68,31 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
         *notes.lines(),
     ]
     return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns))
+
+
+def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
+    """Rows of a table as a data set with these columns has them: ``(n, D)`` float32.
+
+    Other columns are not looked at. A category that the columns do not know is missing, as the encoder treats it.
+
+    Raises `UserError` for a column that is absent, or of another kind.
+    """
+    source, notes = Path("the table"), _Notes()
+    x = np.empty((len(frame), len(columns)), np.float32)
+    for index, column in enumerate(columns):
+        if column.name not in frame.columns:
+            raise unknown("column of the table that the model needs", column.name, map(str, frame.columns))
+        values = pa.array(frame[column.name], from_pandas=True)
+        if values.null_count == len(values):
+            x[:, index] = np.nan
+        elif column.categories:
+            codes = _codes(values.cast(pa.string()), column.categories).astype(np.float32)
+            x[:, index] = np.where(codes < 0, np.nan, codes)
+        elif labels.is_text(values.type):
+            raise UserError(f"column {column.name!r} holds text; the model was trained on numbers there")
+        else:
+            x[:, index] = _feature(values, column.name, source, notes)[0]
+    return x
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -180,8 +206,13 @@ def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[s
             f"{path}: column {name!r} has {len(order):,} different values in {len(values):,} rows; expected at most "
             f"{MOST_CATEGORIES:,} categories: group them, or drop it with --drop {name} (an identifier tells nothing)"
         )
-    codes = pa.compute.index_in(text, value_set=pa.array(order, pa.string()))
-    return codes.fill_null(-1).to_numpy(zero_copy_only=False), tuple(order)
+    return _codes(text, order), tuple(order)
+
+
+def _codes(text: pa.Array, order: Sequence[str]) -> Array:
+    """The places of the values in `order`, -1 for a missing or unknown one."""
+    places: Array = pa.compute.index_in(text, value_set=pa.array(order, pa.string())).fill_null(-1).to_numpy(False)
+    return places
 
 
 def _whole(table: pa.Table, name: str) -> pa.Array:

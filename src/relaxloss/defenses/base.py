@@ -119,6 +119,10 @@ class Defense(Spec):
         """Whether the defense cannot work without a reference set."""
         return False
 
+    def idle(self, history: list[dict[str, float]]) -> str:
+        """Why the defense did nothing in a training of this history; empty if it acted, or nobody can tell."""
+        return ""
+
 
 defenses: Registry[Defense] = Registry("defense", "relaxloss.defenses")
 
@@ -176,6 +180,10 @@ class Composed(Defense):
     def needs_reference(self) -> bool:
         """Whether any part does."""
         return any(part.needs_reference() for part in self.parts)
+
+    def idle(self, history: list[dict[str, float]]) -> str:
+        """The first part's."""
+        return self.parts[0].idle(history)
 
 
 @defenses.register("none")

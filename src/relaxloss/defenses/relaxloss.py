@@ -49,3 +49,10 @@ class RelaxLoss(Defense):
         """`relaxloss.functional.relax_loss` at this epoch."""
         ascent = state.epoch % 2 == 1
         return relax_loss(logits, targets, alpha=self.alpha, ascent=ascent, flatten=self.flatten, upper=self.upper)
+
+    def idle(self, history: list[dict[str, float]]) -> str:
+        """Above α it is plain training: said if no epoch's mean loss came below."""
+        lowest = min((row["train_loss"] for row in history), default=0.0)
+        if self.alpha == 0 or lowest < 1.1 * self.alpha:
+            return ""
+        return f"the training loss came down to {lowest:.3g} only, never to alpha={self.alpha:g}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, InstanceOf
@@ -39,12 +41,20 @@ class Custom(Model):
 
     name: ClassVar[str] = "custom"
     function: str = ""
+    source: str = ""  # a digest of the module's file, so that a changed architecture is another model
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        module = sys.modules[self._load().__module__]
+        file = getattr(module, "__file__", None)
+        content = Path(file).read_bytes() if file else b""
+        object.__setattr__(self, "source", hashlib.sha256(content).hexdigest()[:12])
 
     def __str__(self) -> str:
         return self.function
 
-    def build(self, shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """Import the function (the current directory counts as importable) and call it."""
+    def _load(self) -> Callable[..., Any]:
+        """Import the function; the current directory counts as importable."""
         module_name, _, attribute = self.function.partition(":")
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
@@ -53,7 +63,11 @@ class Custom(Model):
         except (ImportError, AttributeError) as error:
             wanted = "expected package.module:function that can be imported"
             raise UserError(f"model {self.function!r}: {error}; {wanted}") from None
-        network = function(shape, num_classes)
+        return function
+
+    def build(self, shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Call the function."""
+        network = self._load()(shape, num_classes)
         if not isinstance(network, nn.Module):
             raise UserError(
                 f"model {self.function!r} returned {type(network).__name__}; "
@@ -64,10 +78,12 @@ class Custom(Model):
 
 def parse(given: str | Mapping[str, Any] | Model) -> Model:
     """A model from its spec, or from ``package.module:function``."""
-    if isinstance(given, str) and "." in given.partition(":")[0] and "=" not in given:
-        if not given.partition(":")[2].isidentifier():
+    if isinstance(given, str):
+        module, _, function = given.partition(":")
+        if function.isidentifier() and module not in models.names():
+            return Custom(function=given)
+        if "." in module and "=" not in given:
             raise UserError(f"model {given!r}: expected package.module:function")
-        return Custom(function=given)
     if isinstance(given, Mapping) and given.get("name") == Custom.name:
         return Custom(function=str(given.get("function", "")))
     return models.parse(given)

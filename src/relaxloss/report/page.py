@@ -78,14 +78,17 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
 
 
 def settings(result: Result) -> str:
-    """The experiment with all its fields, as TOML; what is None is left out, for TOML cannot say it."""
-    return tomli_w.dumps(_without_none(result.facts.get("experiment", {})))
+    """The experiment with all its fields, as TOML, which has no None: it is left out, or "none" within a spec."""
+    fields = result.facts.get("experiment", {})
+    return tomli_w.dumps({key: _written(value) for key, value in fields.items() if value is not None})
 
 
-def _without_none(value: Any) -> Any:
+def _written(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _written(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_written(item) for item in value]
+    return "none" if value is None else value
 
 
 def embedded(svg: str, name: str) -> str:
