@@ -26,7 +26,9 @@ from relaxloss.task import Network, Recipe, Task, make_network
 from relaxloss.training import Session, State
 
 MLP = Recipe(model="mlp:hidden=16", epochs=3, milestones=(2,), batch_size=16)
-RESNET = Recipe(model="resnet20:blocks=1,width=8", epochs=2, milestones=(), batch_size=16)
+RESNET = Recipe(
+    model="resnet20:blocks=1,width=8", epochs=2, milestones=(), batch_size=16, lr=0.01
+)  # a small step: rounding must not grow
 
 
 @pytest.fixture(params=["ghost", "per sample"])
