@@ -355,6 +355,18 @@ def test_the_tradeoff_draws_the_table_along_the_sweep() -> None:
     assert "n = 2,000 asked samples, 1,000 test samples, 1 seed" in figure.caption
 
 
+def test_the_shift_draws_the_losses_over_alpha() -> None:
+    result = many()
+    table = report.summary(result)
+    figure = charts.shift(result, table)
+    assert figure is not None
+    points = [p for p in figure.spec["datasets"]["points"] if p["measure"] == "gap"]
+    assert [p["alpha"] for p in points] == [0, 0.2, 0.5, 1, 2]
+    found = table[table["defense"].isin(["none", "relaxloss"])]
+    assert [p["value"] for p in points] == pytest.approx(100 * found["accuracy_gap"])
+    assert charts.shift(result, table[table["label"] != "alpha=1"].iloc[:3]) is None
+
+
 def test_histograms_are_the_mean_over_seeds() -> None:
     rows = [r for seed in (0, 1) for r in rows_of(NONE, top1=0.5, adaptive=0.8, seed=seed)]
     result = with_curves(result_of(rows))
@@ -376,7 +388,7 @@ def test_colours_differ_and_stay() -> None:
 @pytest.mark.parametrize("which", ["folder", "big_folder"])
 def test_chart_files_are_sound(which: str, request: pytest.FixtureRequest) -> None:
     out: Path = request.getfixturevalue(which)
-    names = {"tradeoff", "losses", "roc", "history"}
+    names = {"tradeoff", "losses", "roc", "history"} | ({"shift"} if which == "big_folder" else set())
     assert {path.name for path in (out / "charts").iterdir()} == {f"{n}.{end}" for n in names for end in ("svg", "png")}
     for name in names:
         svg = (out / "charts" / f"{name}.svg").read_text()
@@ -385,8 +397,8 @@ def test_chart_files_are_sound(which: str, request: pytest.FixtureRequest) -> No
         assert "undefined" not in svg
         text = "".join(ET.fromstring(svg).itertext())
         assert "RelaxLoss" in text
-        assert "no defense" in text
-        if name != "losses":
+        assert ("no defense" in text) == (name != "shift")
+        if name not in {"losses", "shift"}:
             assert drawing.COLOURS["none"] in svg
             assert drawing.COLOURS["relaxloss"] in svg
         png = (out / "charts" / f"{name}.png").read_bytes()

@@ -19,7 +19,7 @@ GROUPS = {"member": "members", "test": "test samples"}
 def figures(result: Result, table: pd.DataFrame | None = None) -> list[Figure]:
     """All figures for which there is data; `table` is `tables.summary` of the result, if it is there already."""
     lines = tables.summary(result) if table is None else table
-    drawn = (each(result, lines) for each in (tradeoff, losses, roc, history))
+    drawn = (each(result, lines) for each in (tradeoff, losses, shift, roc, history))
     return [figure for figure in drawn if figure is not None]
 
 
@@ -133,6 +133,49 @@ def _bins(result: Result, table: pd.DataFrame) -> tuple[Records, Records]:
             if line[f"{group}_loss"] <= found["right"].max():
                 means.append({"panel": words.called(line), "membership": name, "mean": line[f"{group}_loss"]})
     return bins, means
+
+
+def shift(result: Result, table: pd.DataFrame) -> Figure | None:
+    """How α moves the losses: mean, variance, and the gap between members and test samples, over RelaxLoss's α.
+
+    Drawn where nothing but α varies among three or more settings; no defense is α = 0.
+    """
+    swept = in_sweep_order(table[table["defense"] == "relaxloss"])
+    read = [dict(words.fields(label)) for label in swept["label"]]
+    if len(swept) < 3 or any(set(each) != {"alpha"} for each in read):
+        return None
+    lines = [(float(each["alpha"]), line) for each, line in zip(read, tables.records(swept), strict=True)]
+    lines = [(0.0, line) for line in tables.records(table[table["defense"] == words.NONE])[:1]] + lines
+    points: Records = []
+    for alpha, line in lines:
+        for which, group in GROUPS.items():
+            for measure in ("loss", "loss_variance"):
+                point = {"alpha": alpha, "measure": measure, "group": group, "value": line[f"{which}_{measure}"]}
+                points += [point] if 0 < point["value"] < math.inf else []
+        points.append({"alpha": alpha, "measure": "gap", "group": None, "value": 100 * line["accuracy_gap"]})
+    variances = [point["value"] for point in points if point["measure"] == "loss_variance"] or [1.0]
+    ticks = powers(min(variances) / 10, max(variances) * 10)
+    axes = {
+        "loss": alt.Y("value:Q", title="mean loss (nats)"),
+        "loss_variance": alt.Y("value:Q", title="variance of the loss", scale=alt.Scale(type="log"),
+                               axis=alt.Axis(values=ticks, format="~g")),
+        "gap": alt.Y("value:Q", title="training less test accuracy (points)"),
+    }  # fmt: skip
+    base = alt.Chart(alt.NamedData("points")).mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=40))
+    base = base.encode(x=alt.X("alpha:Q", title="α of RelaxLoss (nats)"))
+    both = alt.Color(
+        "group:N", scale=alt.Scale(domain=list(GROUPS.values()), range=[MEMBERS, TESTS]), legend=alt.Legend(title=None)
+    )
+    drawn = []
+    for measure, y in axes.items():
+        panel = base.encode(y=y, color=alt.value(INK) if measure == "gap" else both)
+        panel = panel.transform_filter(alt.FieldEqualPredicate(field="measure", equal=measure))
+        drawn.append(panel.properties(width=WIDTH / 3, height=220))
+    caption = (
+        "What α does to the losses: their mean, their variance (on a logarithmic axis), and the gap in accuracy "
+        "between members and test samples. α = 0 is training without defense." + _samples(result, "trained", "tested")
+    )
+    return Figure("shift", finished(alt.hconcat(*drawn, spacing=30), points=points), caption)
 
 
 def roc(result: Result, table: pd.DataFrame) -> Figure | None:
