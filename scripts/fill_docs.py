@@ -16,6 +16,13 @@ from typing import Any
 from relaxloss import defenses, report
 
 ROOT = Path(__file__).resolve().parent.parent
+POSTER = ROOT / "results" / "poster" / "poster.json"
+MEASURES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "auc_nonadaptive": "worst attack AUC, non-adaptive",
+    "auc_adaptive": "worst attack AUC, adaptive",
+}
 BLOCK = re.compile(r"(<!-- results (\w+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -50,14 +57,44 @@ def compared(folder: Path) -> str:
                 *(_interval(line, f"auc_{mode}", 1, 3) for mode in ("adaptive", "nonadaptive")),
             )
         )
+    return _table(head, rows) + _origin(folder, result)
+
+
+def poster(folder: Path) -> str:
+    """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran)."""
+    known = json.loads(POSTER.read_text())
+    setting = known["ours"][folder.name]
+    result = report.load(folder)
+    table = report.summary(result)
+    none, ours = (table[table["defense"] == name].iloc[0] for name in ("none", "relaxloss"))
+    head = ("%", "poster: none", "RelaxLoss", "Δ", "ours: none", "RelaxLoss", "Δ", "Δ less the poster's")
+    rows = []
+    for measure, (before, after) in known["settings"][setting].items():
+        change, our_change = 100 * (after / before - 1), float(ours[f"delta_{measure}"])
+        cells = (f"{before:.1f}", f"{after:.1f}", f"{change:+.1f}")
+        cells += (_interval(none, measure, 100, 1), _interval(ours, measure, 100, 1))
+        rows.append((MEASURES[measure], *cells, f"{our_change:+.1f}", f"{our_change - change:+.1f}"))
+    for adaptive, name in ((False, "an undefended"), (True, "a defended")):
+        found = result.rows[(result.rows["measure"] == "balanced_accuracy") & (result.rows["adaptive"] == adaptive)]
+        found = found[found["attack"] != "correctness"].groupby(["settings", "attack"])["value"].mean()
+        pair = [found[line["settings"]].max() for line in (none, ours)]
+        cells = ("", "", "", *(f"{100 * value:.1f}" for value in pair), f"{100 * (pair[1] / pair[0] - 1):+.1f}", "")
+        rows.append((f"worst attack accuracy at {name} shadow's threshold, correctness left out", *cells))
+    return (
+        f"Poster: {setting}; ours: `{folder.name}`, `relaxloss:{ours['settings']}`. Δ: relative change, in %.\n\n"
+        + (_table(head, rows) + _origin(folder, result))
+    )
+
+
+def _origin(folder: Path, result: Any) -> str:
+    """Under a table: what it was made of and with."""
     facts = result.facts
     seeds = facts["experiment"]["seeds"]
-    note = (
-        f"{facts['provenance']}; {facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
+    return (
+        f"\n{facts['provenance']}; {facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
         f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
         f"{facts['date']}; all settings: `{(folder / 'experiment.toml').relative_to(ROOT).as_posix()}`.\n"
     )
-    return _table(head, rows) + "\n" + note
 
 
 def benchmark(path: Path) -> str:
@@ -74,7 +111,7 @@ def benchmark(path: Path) -> str:
     return _table(head, rows) + f"\n{threads}, torch {content['torch']}, {content['date']}.\n"
 
 
-def _interval(line: dict[str, Any], name: str, factor: float, digits: int) -> str:
+def _interval(line: Any, name: str, factor: float, digits: int) -> str:
     value, low, high = (factor * line[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if value == value else "not measured"
 
@@ -84,7 +121,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-KINDS: dict[str, Callable[[Path], str]] = {"compared": compared, "benchmark": benchmark}
+KINDS: dict[str, Callable[[Path], str]] = {"compared": compared, "poster": poster, "benchmark": benchmark}
 
 if __name__ == "__main__":
     check = "--check" in sys.argv[1:]
