@@ -16,6 +16,7 @@ import pandas as pd
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 from relaxloss.report import charts, drawing, page, tables
+from relaxloss.report.merging import merge
 from relaxloss.results import COLUMNS, Result
 from relaxloss.store import write_atomically
 
@@ -49,8 +50,14 @@ def save(result: Result, out: Path | str) -> None:
 
 
 def load(out: Path | str) -> Result:
-    """Read back what `save` wrote; numbers to the last digit. What is not as it was written is a `UserError`."""
+    """Read back what `save` wrote; numbers to the last digit. What is not as it was written is a `UserError`.
+
+    A directory of runs of one experiment, with other seeds or defenses each, is read as their union (see `merge`).
+    """
     out = Path(out)
+    parts = [part for part in sorted(out.glob("*")) if (part / TABLES["rows"]).is_file()]
+    if parts:
+        return dataclasses.replace(merge([load(part) for part in parts]), out=out)
     if not (out / TABLES["rows"]).is_file():
         raise UserError(
             f"{out} is not a run's directory: there is no {TABLES['rows']} in it; give the --out of a finished compare"

@@ -1,0 +1,83 @@
+"""One result from several: runs of the same experiment with other seeds or other defenses, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from relaxloss.errors import UserError
+from relaxloss.results import Result
+
+FREE = ("defenses", "seeds")  # what may differ between the parts
+WHO = ["defense", "settings", "seed"]
+CURVES = ("rows", "histograms", "roc", "history")
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """The union of the results' defenses and seeds.
+
+    Where two parts hold the same defense, settings and seed, the first part's is taken, whole. The facts say the
+    versions and dates of all parts.
+
+    Raises:
+        UserError: the experiments differ in more than `FREE`, or there is none.
+    """
+    if not results:
+        raise UserError("got no result to merge; expected at least one run's directory")
+    first = results[0]
+    for other in results[1:]:
+        _same(first, other)
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in CURVES}
+    taken: set[tuple[Any, ...]] = set()
+    for result in results:
+        mine = set(result.rows[WHO].itertuples(index=False, name=None)) - taken
+        taken |= mine
+        for name in CURVES:
+            frame = getattr(result, name)
+            if len(frame):
+                inside = [who in mine for who in frame[WHO].itertuples(index=False, name=None)]
+                frames[name].append(frame[inside])
+    tables: dict[str, Any] = {
+        name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for name, parts in frames.items()
+    }
+    return Result(
+        **tables,
+        facts=_facts([result.facts for result in results]),
+        flags=tuple(dict.fromkeys(flag for result in results for flag in result.flags)),
+        failures=tuple(dict.fromkeys(text for result in results for text in result.failures)),
+    )
+
+
+def _same(first: Result, other: Result) -> None:
+    one, two = ({**result.facts["experiment"], "samples": result.facts["samples"]} for result in (first, other))
+    for name in one.keys() | two.keys():
+        if name not in FREE and one.get(name) != two.get(name):
+            raise UserError(
+                f"the results do not belong together: {name} is {one.get(name)} in one and {two.get(name)} in "
+                f"another; only {' and '.join(FREE)} may differ"
+            )
+
+
+def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    merged = dict(parts[0])
+    for name in ("relaxloss", "torch", "python"):
+        merged[name] = ", ".join(dict.fromkeys(str(part[name]) for part in parts))
+    dates = sorted({str(part["date"]) for part in parts})
+    merged["date"] = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    merged["seconds"] = round(sum(part["seconds"] for part in parts), 1)
+    experiments = [part["experiment"] for part in parts]
+    merged["experiment"] = experiments[0] | {
+        "seeds": sorted({seed for experiment in experiments for seed in experiment["seeds"]}),
+        "defenses": _distinct(each for experiment in experiments for each in experiment.get("defenses", ())),
+    }
+    return merged
+
+
+def _distinct(items: Any) -> list[Any]:
+    found: list[Any] = []
+    for item in items:
+        if item not in found:
+            found.append(item)
+    return found

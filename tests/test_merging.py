@@ -1,0 +1,65 @@
+"""Merging: runs of one experiment with other seeds or defenses are read as the run that did it all at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from relaxloss import report
+from relaxloss.errors import UserError
+from relaxloss.report.merging import CURVES
+from relaxloss.results import Result
+from test_report import NONE, RELAX, result_of, rows_of, with_curves
+
+
+def part(pairs: dict[tuple[tuple[str, str], int], float], seeds: list[int]) -> Result:
+    """A result with the given accuracies by (who, seed)."""
+    rows = [row for (who, seed), top1 in pairs.items() for row in rows_of(who, top1=top1, adaptive=0.7, seed=seed)]
+    whole = result_of(rows)
+    return with_curves(replace(whole, facts=whole.facts | {"experiment": whole.facts["experiment"] | {"seeds": seeds}}))
+
+
+def test_parts_by_seed_give_the_summary_of_the_whole() -> None:
+    values = {(who, seed): 0.5 + 0.01 * seed + 0.02 * (who == RELAX) for who in (NONE, RELAX) for seed in (0, 1, 2)}
+    whole = part(values, [0, 1, 2])
+    parts = [part({key: value for key, value in values.items() if key[1] == seed}, [seed]) for seed in (0, 1, 2)]
+    merged = report.merge(parts)
+    pd.testing.assert_frame_equal(report.summary(merged), report.summary(whole))
+    assert merged.facts["experiment"]["seeds"] == [0, 1, 2]
+    assert merged.facts["seconds"] == pytest.approx(3 * whole.facts["seconds"], abs=0.1)
+
+
+def test_of_what_stands_twice_the_first_is_taken_whole() -> None:
+    first = part({(NONE, 0): 0.5}, [0])
+    second = part({(NONE, 0): 0.9, (RELAX, 0): 0.6}, [0])
+    second = replace(second, facts=second.facts | {"torch": "2.14", "date": "2025-02-01"})
+    merged = report.merge([first, second])
+    assert list(report.summary(merged)["top1"]) == [0.5, 0.6]
+    for name in CURVES:
+        expected = len(getattr(first, name)) + (getattr(second, name)["defense"] == "relaxloss").sum()
+        assert len(getattr(merged, name)) == expected
+    assert (merged.facts["torch"], merged.facts["date"]) == ("2.13, 2.14", "2025-01-31 to 2025-02-01")
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    first = part({(NONE, 0): 0.5}, [0])
+    for change, name in (({"level": 0.9}, "level"), ({"recipe": {"lr": 0.2}}, "recipe")):
+        other = replace(first, facts=first.facts | {"experiment": first.facts["experiment"] | change})
+        with pytest.raises(UserError, match=f"do not belong together: {name} is"):
+            report.merge([first, other])
+    with pytest.raises(UserError, match="no result to merge"):
+        report.merge([])
+
+
+def test_a_directory_of_parts_is_read_as_their_union(tmp_path: Path) -> None:
+    for seed in (1, 0):
+        report.save(part({(NONE, seed): 0.5 + seed / 10}, [seed]), tmp_path / f"seed{seed}")
+    found = report.load(tmp_path)
+    assert list(report.summary(found)[["top1", "top1_low", "top1_high"]].iloc[0]) == pytest.approx([0.55, 0.5, 0.6])
+    assert found.out == tmp_path
+    report.save(found, tmp_path)  # a part that comes later still counts
+    report.save(part({(NONE, 2): 0.7}, [2]), tmp_path / "seed2")
+    assert report.load(tmp_path).facts["experiment"]["seeds"] == [0, 1, 2]
