@@ -67,6 +67,17 @@ class Cut(Exception):
     pass
 
 
+def test_emulated_bf16_is_warned_of(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = replace(task, recipe=replace(task.recipe, precision="bf16", epochs=1))
+    monkeypatch.setattr("relaxloss.training.native_bf16", lambda: False)
+    with pytest.warns(UserWarning, match="without bf16 arithmetic.*take precision=float32"):
+        fit(NONE, half)
+    weights(task)  # no warning: it would be an error
+    monkeypatch.setattr("relaxloss.training.native_bf16", lambda: True)
+    fit(NONE, half)
+
+
+@pytest.mark.filterwarnings("ignore:precision=bf16")
 @pytest.mark.parametrize(
     "settings", [{}, {"optimiser": "adam", "lr": 0.01, "schedule": "cosine"}, {"precision": "bf16"}]
 )
