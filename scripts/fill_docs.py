@@ -47,11 +47,9 @@ def compared(folder: Path) -> str:
     head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
     rows = []
     for line in table.to_dict("records"):
-        parts = zip(line["defense"].split("+"), line["settings"].split("+"), strict=True)
-        name = "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
         rows.append(
             (
-                name,
+                _name(line),
                 _interval(line, "top1", 100, 1),
                 f"{line['member_loss']:.3g} ({line['member_loss_variance']:.2g})",
                 *(_interval(line, f"auc_{mode}", 1, 3) for mode in ("adaptive", "nonadaptive")),
@@ -84,6 +82,36 @@ def poster(folder: Path) -> str:
         f"Poster: {setting}; ours: `{folder.name}`, `relaxloss:{ours['settings']}`. Δ: relative change, in %.\n\n"
         + (_table(head, rows) + _origin(folder, result))
     )
+
+
+def worst(folder: Path) -> str:
+    """Average records beside canaries: the runs ``<name>_halves``, ``<name>_mislabelled``, ``<name>_vulnerable``.
+
+    The strongest adaptive attack of each run; every model is attacked once, with all the others as its shadows.
+    """
+    stem = folder.name.removesuffix("_halves")
+    folders = {"average": folder} | {kind: folder.with_name(f"{stem}_{kind}") for kind in ("mislabelled", "vulnerable")}
+    runs = {kind: report.load(each) for kind, each in folders.items() if (each / "results.csv").is_file()}
+    head, rows = ["defense", "test accuracy, %"], {}
+    for kind, result in runs.items():
+        head += [f"{kind}: AUC", "TPR % at 1 % FPR", "TPR % at 0.1 % FPR"]
+        for line in report.summary(result).to_dict("records"):
+            rows.setdefault(_name(line), [_interval(line, "top1", 100, 1)]).extend(
+                [
+                    _interval(line, "auc_adaptive", 1, 3),
+                    *(_interval(line, f"tpr_at_{fpr}_fpr_adaptive", 100, 1) for fpr in ("0.01", "0.001")),
+                ]
+            )
+    said = "".join(
+        f"{kind}: `{result.rows['game'].iloc[0]}`{_origin(folders[kind], result)}" for kind, result in runs.items()
+    )
+    return _table(tuple(head), [(name, *cells) for name, cells in rows.items()]) + "\n" + said
+
+
+def _name(line: Any) -> str:
+    """A defense's spec, in type."""
+    parts = zip(line["defense"].split("+"), line["settings"].split("+"), strict=True)
+    return "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
 
 
 def _origin(folder: Path, result: Any) -> str:
@@ -121,7 +149,12 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-KINDS: dict[str, Callable[[Path], str]] = {"compared": compared, "poster": poster, "benchmark": benchmark}
+KINDS: dict[str, Callable[[Path], str]] = {
+    "compared": compared,
+    "poster": poster,
+    "worst": worst,
+    "benchmark": benchmark,
+}
 
 if __name__ == "__main__":
     check = "--check" in sys.argv[1:]
