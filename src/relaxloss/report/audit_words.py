@@ -52,7 +52,7 @@ def sentences(audit: Audit) -> list[str]:
             found.append(f"{alarms} it finds {share} % of the members ({span})")
     said.append(f"A{'; '.join(found)[1:]}.")
     about = attack_room.attacks[worst["attack"].split(":")[0]].about
-    text = f"The attack is {worst['attack'].replace('_', ' ')}: {about}. It is the strongest of {len(measured(audit))}"
+    text = f"The attack is {worst['attack'].replace('_', ' ')} ({about}), the strongest of {len(measured(audit))}"
     if worst["selected_auc"] is not None:
         text += (
             f"; chosen on one half of the samples and measured on the other, so that luck has no part in the choice, "
