@@ -90,8 +90,8 @@ class Samples:
     def watched(self, members: int) -> Samples | None:
         """The rows on which a training of so many members is watched after each epoch; None if there are none.
 
-        Evenly spaced; a quarter as many as the members, but 250 to 1,000: a training step is three forward passes' work,
-        so that watching adds a twelfth to a training of 1,000 members, and next to nothing to a large one.
+        Evenly spaced; a quarter as many as the members, but 250 to 1,000: a training step is the work of three forward
+        passes, so that watching adds a twelfth to a training of 1,000 members, and next to nothing to a large one.
         """
         if not len(self):
             return None
