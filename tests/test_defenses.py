@@ -276,7 +276,7 @@ def test_every_setting_reaches_the_model(cls: type[Defense]) -> None:
 def alternatives(base: Defense, name: str, hint: Any) -> Iterator[Defense]:
     """The defense with other values of one field, as far as they are valid."""
     listed = (value for part in (hint, *typing.get_args(hint)) for value in typing.get_args(part))
-    for value in (*listed, True, False, 2, 0.25, 0.9, 0.5, 20.0, None):
+    for value in (*listed, 20, 0.25, 2, 0.9, 0.5, True, False, None):
         with contextlib.suppress(UserError):
             other = dataclasses.replace(base, **{name: value})
             if other != base:

@@ -8,7 +8,8 @@ Bounding the logits, ``z / (1 + t ‖z‖)``, keeps their norm below 1/t and so 
 Useful range: `alpha` as RelaxLoss's, above the floor; `t` 0 to 1; `weight` 0 to 1.
 
 NB(paper): the released settings are not to be had; the defaults are ours.
-NB(code): the released code has no stop-gradient at the confidences; here there is one, as in RelaxLoss.
+NB(code): the released code has no stop-gradient at the confidences; here there is one, as in RelaxLoss. It has a bound
+of its own on the centre loss's confidences; here `upper` bounds both.
 """
 
 from __future__ import annotations

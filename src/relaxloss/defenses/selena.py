@@ -15,7 +15,8 @@ uses K = 25, L = 10. The sweep has that, a milder point (each model sees 80 % of
 stronger one (20 %): 31 plain trainings in all.
 
 NB(paper): the sub-models left out are drawn anew for each member. The student's loss has the teacher's answers only,
-no labels, as in the paper's experiments.
+no labels, as in the paper's experiments. The scaling of a table's numeric columns is that of all members for every
+sub-model: mean and deviation of a column are all that a sub-model has of the rows it is not trained on.
 """
 
 from __future__ import annotations
