@@ -139,6 +139,29 @@ def benchmark(path: Path) -> str:
     return _table(head, rows) + f"\n{threads}, torch {content['torch']}, {content['date']}.\n"
 
 
+def memguard(path: Path) -> str:
+    """The neural attack's accuracy at each of MemGuard's budgets, published and ours, mean and deviation over seeds."""
+    content = json.loads(path.read_text())
+    rows = []
+    for line in content["rows"]:
+        deviation = "not measured" if line["deviation"] is None else f"{line['deviation']:.3f}"
+        ours, gap = f"{line['ours']:.3f}", f"{line['ours'] - line['published']:+.3f}"
+        rows.append((f"{line['budget']:g}", f"{line['published']:.2f}", ours, deviation, gap))
+    head = ("budget ε", "published accuracy", "ours, mean", "deviation over seeds", "difference")
+    runs = content["runs"]
+    shown = {
+        name: sum(run[name] for run in runs) / len(runs)
+        for name in ("train_accuracy", "test_accuracy", "surrogate_accuracy")
+    }
+    return (
+        _table(head, rows)
+        + f"\n{sum(line['within'] for line in content['rows'])} of {len(rows)} within ±0.04 of the published accuracy. "
+        f"{len(runs)} seeds; `{content['command']}`. The target: {shown['train_accuracy']:.1%} "
+        f"training and {shown['test_accuracy']:.1%} test accuracy; the defender's own surrogate tells "
+        f"{shown['surrogate_accuracy']:.1%} of members and others apart before the noise.\n"
+    )
+
+
 def _interval(line: Any, name: str, factor: float, digits: int) -> str:
     value, low, high = (factor * line[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if value == value else "not measured"
@@ -154,6 +177,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "poster": poster,
     "worst": worst,
     "benchmark": benchmark,
+    "memguard": memguard,
 }
 
 if __name__ == "__main__":

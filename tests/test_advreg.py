@@ -166,3 +166,40 @@ def test_a_small_reference_set_is_enough(blobs: Dataset) -> None:
     task = Task.of(blobs, np.arange(100), reference=np.arange(200, 205), recipe=recipe, seed=3)
     history = training.fit(parse("advreg:weight=2,warmup=0,attacker=small"), task).history
     assert np.isfinite(history[-1]["train_loss"])
+
+
+def test_the_target_stands_still_while_the_attacker_learns(images: Dataset) -> None:
+    """In eval mode: batch norm's running statistics are used and not moved, though its batches would give others."""
+    recipe = Recipe(model="resnet20:blocks=1,width=4", epochs=1, milestones=(), batch_size=16)
+    task = Task.of(images, np.arange(32), reference=np.arange(32, 60), recipe=recipe, seed=3)
+    seen = []
+
+    class Watched(AdvReg):
+        def train_attacker(self, state: State, steps: int) -> None:
+            before = training.copy_of(state.network)
+            modes: list[bool] = []
+            with state.network.net.register_forward_hook(lambda net, *_: modes.append(net.training)):
+                super().train_attacker(state, steps)
+            after = state.network.state_dict()
+            assert all(torch.equal(value, after[name]) for name, value in before.items())
+            seen.append((steps, modes, state.network.training))
+
+    training.fit(Watched(weight=2.0, warmup=0, attacker="small"), task)
+    assert len(seen) == 1  # images: one pass each
+    steps, modes, back = seen[0]
+    assert steps == 2
+    assert modes
+    assert not any(modes)
+    assert back
+
+
+def test_what_auto_means(blobs: Dataset, images: Dataset) -> None:
+    """Tables: rounds and, below 20,000 members, the small attacker; images: passes and the large one."""
+    nets = Recipe(model="mlp:hidden=16", epochs=1, milestones=(), batch_size=16)
+    pictures = Task.of(images, np.arange(32), reference=np.arange(32, 60), recipe=nets, seed=3)
+    for task, schedule, size in ((make_task(blobs), "tabular", "small"), (pictures, "images", "large")):
+        found = []
+        for settings in ("", f",schedule={schedule},attacker={size}"):
+            network = training.fit(parse(f"advreg:weight=3,warmup=0,attacker_lr=0.01{settings}"), task).network
+            found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+        assert torch.equal(*found)

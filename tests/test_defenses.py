@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import random
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,16 @@ from relaxloss.task import Network, Recipe, Task
 from relaxloss.training import Fit, Progress, Session
 
 CLASSES = list(defenses)
-SUBJECTS = [cls(**cls.active) for cls in CLASSES]  # each where it acts
+ALONE = [cls(**cls.active) for cls in CLASSES]  # each where it acts
+BY_RELEASE = [
+    [defense for defense in (cls(**settings) for settings in (cls.active, *cls.sweep)) if defense.trainer == NONE]
+    for cls in CLASSES
+    if cls is not NoDefense
+]
+RELEASES = [found[0] for found in BY_RELEASE if found]  # of each method that can act on the release alone
+TRAINED = parse("relaxloss:alpha=1")
+BEHIND = [parse(f"{TRAINED}+{release}") for release in RELEASES]
+SUBJECTS = [*ALONE, *BEHIND]
 TRAINERS = list(dict.fromkeys(subject.trainer for subject in SUBJECTS))
 each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
 each = pytest.mark.parametrize("defense", SUBJECTS, ids=str)
@@ -60,13 +72,13 @@ def queries() -> torch.Tensor:
     return torch.from_numpy(data.load("digits").x[:300])
 
 
-def outputs(defense: Defense) -> torch.Tensor:
-    return answer(released(defense))
+def outputs(defense: Defense, rows: int = 300) -> torch.Tensor:
+    return answer(released(defense), rows)
 
 
 @torch.no_grad()
-def answer(release: nn.Module) -> torch.Tensor:
-    out: torch.Tensor = release(queries())
+def answer(release: nn.Module, rows: int = 300) -> torch.Tensor:
+    out: torch.Tensor = release(queries()[:rows])
     return out
 
 
@@ -94,7 +106,7 @@ def test_every_form_of_a_spec_is_the_same_spec(cls: type[Defense]) -> None:
 @each_class
 def test_a_sweep_is_a_curve(cls: type[Defense]) -> None:
     points = [cls(**setting) for setting in cls.sweep]
-    assert len(points) >= 4 or cls is NoDefense
+    assert len(points) >= 3 or cls is NoDefense
     assert len(set(points)) == len(points)
     assert cls.about
 
@@ -250,19 +262,72 @@ def test_dropout_finds_the_last_layer_of_any_network_and_leaves_its_weights() ->
         parse("dropout").build(nn.Conv2d(3, 3, 1))
 
 
-def test_confidence_penalty_raises_entropy_and_flooding_the_loss() -> None:
-    """Their effects, as numbers, after enough epochs to fit the members."""
+@each_class
+def test_every_setting_reaches_the_model(cls: type[Defense]) -> None:
+    """Each field, at some other value, gives other weights, answers or facts: none is read in vain."""
+    for field in typing.get_type_hints(cls, include_extras=True).items():
+        if field[0] not in {known.name for known in dataclasses.fields(cls)}:
+            continue
+        pairs = [(base, other) for base in (cls(**cls.active), cls()) for other in alternatives(base, *field)]
+        assert pairs, field[0]
+        assert any(differ(*pair) for pair in pairs), f"{cls.name}: {field[0]} changes nothing"
+
+
+def alternatives(base: Defense, name: str, hint: Any) -> Iterator[Defense]:
+    """The defense with other values of one field, as far as they are valid."""
+    listed = (value for part in (hint, *typing.get_args(hint)) for value in typing.get_args(part))
+    for value in (*listed, 20, 0.25, 2, 0.9, 0.5, True, False, None):
+        with contextlib.suppress(UserError):
+            other = dataclasses.replace(base, **{name: value})
+            if other != base:
+                yield other
+
+
+def differ(one: Defense, other: Defense) -> bool:
+    try:
+        return (
+            not same(weights_of(one), weights_of(other))
+            or trained(one.trainer).facts != trained(other.trainer).facts
+            or not torch.equal(outputs(one, 40), outputs(other, 40))
+        )
+    except UserError:  # it reached the training, which cannot do it here, as copies of images
+        return True
+
+
+@pytest.mark.parametrize(("both", "release"), list(zip(BEHIND, RELEASES, strict=True)), ids=str)
+def test_a_release_time_defense_stands_behind_any_training(both: Defense, release: Defense) -> None:
+    assert both.trainer == TRAINED
+    ours, plainly = outputs(both, 60), outputs(TRAINED, 60)
+    assert torch.equal(ours, answer(release.release(network_of(TRAINED), task()).eval(), 60))
+    assert not torch.equal(ours, plainly)
+    assert torch.equal(ours.argmax(1), plainly.argmax(1))
+    assert torch.equal(outputs(parse(f"none+{release}"), 60), outputs(release, 60))
+    for trainer in (trainer for trainer in TRAINERS if trainer != NONE):
+        parse(f"{trainer}+{release}")
+        for front in (TRAINED, release):
+            with pytest.raises(UserError, match="changes the training"):
+                parse(f"{front}+{trainer}")
+
+
+def test_losses_end_where_they_should() -> None:
+    """The effects of the losses, as numbers, after enough epochs to fit the members."""
     longer = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, epochs=40, milestones=(30,)))
     facts = {}
-    for spec in ("none", "confidence_penalty:beta=1", "flooding:level=1", "flooding:level=1,per_sample=true", "crl"):
+    specs = ("none", "confidence_penalty:beta=1", "flooding:level=1", "flooding:level=1,per_sample=true", "crl")
+    for spec in (*specs, "label_smoothing:smoothing=0.3", "ccl:a=1,beta=0.2", "ccl:a=0.5,beta=0.2"):
         defense = parse(spec)
         logits = training.predict(defense.fit(longer, Session()).network, longer.members.x).double()
         log_p = logits.log_softmax(1)
         losses = nn.functional.cross_entropy(logits, longer.members.y, reduction="none")
-        facts[spec] = losses.mean().item(), losses.var().item(), -(log_p.exp() * log_p).sum(1).mean().item()
+        entropy, confidence = -(log_p.exp() * log_p).sum(1).mean().item(), losses.neg().exp().mean().item()
+        facts[spec] = losses.mean().item(), losses.var().item(), entropy, confidence
     assert facts["none"][0] < 0.02
     assert facts["confidence_penalty:beta=1"][2] > facts["none"][2] + 0.5
     assert facts["flooding:level=1"][0] == pytest.approx(1, abs=0.3)
     assert facts["flooding:level=1,per_sample=true"][0] == pytest.approx(1, abs=0.3)
     assert facts["flooding:level=1"][1] > 10 * facts["none"][1]
     assert facts["crl"][0] > 10 * facts["none"][0]
+    assert facts["label_smoothing:smoothing=0.3"][3] == pytest.approx(0.7 + 0.3 / 10, abs=0.03)
+    convex, concave = facts["ccl:a=1,beta=0.2"], facts["ccl:a=0.5,beta=0.2"]
+    assert concave[0] == pytest.approx(convex[0], rel=0.2)
+    assert concave[1] > 2 * convex[1]  # at an equal mean the concave term spreads the losses

@@ -237,7 +237,8 @@ NEUTRAL: dict[str, Callable[..., torch.Tensor]] = {
     "ccl quadratic": partial(R.ccl, a=1.0, beta=1.0, form="quadratic"),
     "hamp": partial(R.hamp_loss, gamma=0.0, alpha=0.0),
     "distillation": lambda z, y: R.distillation(z, z.detach().flip(0), y, temperature=10.0, weight=0.0),
-    "crl": lambda z, y: F.cross_entropy(R.crl_logits(z, 0.0), y),
+    "crl": partial(R.crl_loss, alpha=0.0, t=0.0, ascent=False),
+    "crl ascent": partial(R.crl_loss, alpha=0.0, t=0.0, ascent=True),
 }
 
 
@@ -299,6 +300,8 @@ ACTIVE: dict[str, Callable[..., torch.Tensor]] = {
     "hamp": partial(R.hamp_loss, gamma=0.5, alpha=0.1),
     "distillation": lambda z, y: R.distillation(z, z.detach().flip(0), y, temperature=10.0, weight=0.5),
     "crl": lambda z, y: F.cross_entropy(R.crl_logits(z, 0.1), y),
+    "relax crl": partial(R.crl_loss, alpha=1e6, t=0.1, ascent=False),
+    "relax crl ascent": partial(R.crl_loss, alpha=1e6, t=0.1, ascent=True),
 }
 
 

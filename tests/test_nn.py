@@ -17,7 +17,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from relaxloss import functional as R
 from relaxloss.errors import UserError
-from relaxloss.nn import CCL, HAMP, ConfidencePenalty, Criterion, Flooding, LabelSmoothing, RelaxLoss
+from relaxloss.nn import (
+    CCL,
+    CRL,
+    HAMP,
+    Alternating,
+    ConfidencePenalty,
+    Criterion,
+    Distillation,
+    Flooding,
+    LabelSmoothing,
+    RelaxLoss,
+)
 
 OTHERS: dict[Criterion, Any] = {
     LabelSmoothing(smoothing=0.2): partial(R.label_smoothing, smoothing=0.2),
@@ -55,19 +66,40 @@ def test_every_setting_reaches_the_function(flatten: Any) -> None:
     assert want != R.relax_loss(z, y, alpha=7.0, ascent=False, flatten=flatten)
 
 
-def test_a_forgotten_epoch_is_an_error_in_training_only() -> None:
+def test_crl_is_its_function_at_every_epoch() -> None:
     z, y = batch()
-    criterion = RelaxLoss(alpha=100.0)
+    criterion = CRL(alpha=100.0, t=0.3, upper=0.2)
+    for epoch in range(3):
+        criterion.set_epoch(epoch)
+        assert criterion(z, y) == R.crl_loss(z, y, alpha=100.0, t=0.3, ascent=epoch == 1, upper=0.2)
+    assert repr(criterion) == "CRL(alpha=100.0, t=0.3, upper=0.2)"
+
+
+def test_distillation_takes_the_teachers_logits() -> None:
+    z, y = batch()
+    teacher, _ = batch(1)
+    criterion = Distillation(temperature=4.0, weight=0.7)
+    assert criterion(z, teacher, y) == R.distillation(z, teacher, y, temperature=4.0, weight=0.7)
+    assert criterion(z, teacher, y) != F.cross_entropy(z, y)
+    assert criterion.eval()(z, teacher, y) == F.cross_entropy(z, y)
+    assert criterion.state_dict() == {}
+    assert repr(criterion) == "Distillation(temperature=4.0, weight=0.7)"
+
+
+@pytest.mark.parametrize("criterion", [RelaxLoss(alpha=100.0), CRL(alpha=100.0)], ids=repr)
+def test_a_forgotten_epoch_is_an_error_in_training_only(criterion: Alternating) -> None:
+    z, y = batch()
+    criterion = copy.deepcopy(criterion)
     with pytest.raises(UserError, match="set_epoch"):
         criterion(z, y)
     assert criterion.eval()(z, y) == F.cross_entropy(z, y)
 
 
-@pytest.mark.parametrize("criterion", [RelaxLoss(alpha=100.0), *OTHERS], ids=repr)
+@pytest.mark.parametrize("criterion", [RelaxLoss(alpha=100.0), CRL(alpha=100.0), *OTHERS], ids=repr)
 def test_evaluation_is_the_cross_entropy(criterion: Criterion) -> None:
     z, y = batch()
     criterion = copy.deepcopy(criterion)
-    if isinstance(criterion, RelaxLoss):
+    if isinstance(criterion, Alternating):
         criterion.set_epoch(1)
     assert criterion(z, y) != F.cross_entropy(z, y)
     assert criterion.eval()(z, y) == F.cross_entropy(z, y)
@@ -96,6 +128,10 @@ def test_criteria_keep_nothing_in_a_state_dict_and_can_be_copied() -> None:
         lambda: RelaxLoss(upper=0.0),
         lambda: RelaxLoss(flatten="some"),  # type: ignore[arg-type]
         lambda: RelaxLoss().set_epoch(-1),
+        lambda: CRL(t=-1.0),
+        lambda: CRL(alpha=-1.0),
+        lambda: Distillation(weight=2.0),
+        lambda: Distillation(temperature=0.0),
         lambda: LabelSmoothing(smoothing=2.0),
         lambda: ConfidencePenalty(beta=-1.0),
         lambda: Flooding(level=-1.0),

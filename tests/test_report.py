@@ -24,13 +24,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
-from relaxloss import report
+from relaxloss import defenses, report
+from relaxloss.defenses import Defense
 from relaxloss.errors import UserError
 from relaxloss.plan import Experiment
 from relaxloss.report import charts, drawing, tables, words
 from relaxloss.report.folder import read
 from relaxloss.report.headline import headline
-from relaxloss.results import COLUMNS, Result
+from relaxloss.results import COLUMNS, Result, names_of
 from relaxloss.specs import build
 
 RELAX = ("relaxloss", "alpha=1.0,flatten=all,upper=1.0")
@@ -353,6 +354,23 @@ def test_the_tradeoff_draws_the_table_along_the_sweep() -> None:
     assert [p["accuracy"] for p in points] == pytest.approx([52.8, 52.5, 52.0, 51.0])
     assert "31 settings of 15 methods" in figure.caption
     assert "n = 2,000 asked samples, 1,000 test samples, 1 seed" in figure.caption
+
+
+@pytest.mark.parametrize("cls", [cls for cls in defenses.defenses if cls.sweep], ids=lambda cls: cls.name)
+def test_a_curve_has_the_order_of_the_defenses_own_sweep(cls: type[Defense]) -> None:
+    """``--sweep`` lists the default first; of several fields that vary, no one number gives the order."""
+    points = [cls(**setting) for setting in cls.sweep]
+    rows = [
+        row
+        for k, point in enumerate(dict.fromkeys([cls(), *points]))
+        for row in rows_of(tuple(names_of(point).values()), top1=0.5 - k / 100, adaptive=0.6)
+    ]
+    table = report.summary(result_of(rows))
+    drawn = charts.in_sweep_order(table)["settings"].tolist()
+    along = [names_of(point)["settings"] for point in points]
+    numeric = [along.index(settings) for settings in drawn]
+    assert numeric in (sorted(numeric), sorted(numeric, reverse=True))
+    assert len(numeric) == len(points)
 
 
 def test_the_shift_draws_the_losses_over_alpha() -> None:

@@ -124,7 +124,11 @@ def test_resumes_bit_for_bit(task: Task, tmp_path: Path, where: tuple[str, int])
 
 
 def test_settings(task: Task) -> None:
-    assert all(Selena(**setting).k == 25 for setting in Selena.sweep)
+    points = [Selena(**setting) for setting in Selena.sweep]
+    assert Selena() in points
+    seen = [1 - point.l / point.k for point in points]
+    assert seen == sorted(seen, reverse=True)  # mildest first: each model sees ever fewer of the members
+    assert sum(point.k * share + 1 for point, share in zip(points, seen, strict=True)) == pytest.approx(31)  # trainings
     for wrong in ({"k": 1}, {"l": 0}, {"k": 5, "l": 5}):
         with pytest.raises(UserError, match=r"k=|l="):
             Selena(**wrong)

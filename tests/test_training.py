@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -12,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from relaxloss import data, training
+from relaxloss import data, jobs, training
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, Defense, RelaxLoss
 from relaxloss.errors import UserError
+from relaxloss.games import FiveFolds
 from relaxloss.task import Recipe, Samples, Task
 from relaxloss.training import Progress, Session, crop_flip, fit
 
@@ -131,6 +133,23 @@ def test_history_is_what_was_measured(task: Task, blobs: Dataset) -> None:
     assert [row["epoch"] for row in found.history] == [1, 2, 3, 4, 5, 6]
     assert [row["lr"] for row in found.history] == pytest.approx([0.1] * 4 + [0.01] * 2)
     assert found.history[0]["train_loss"] > last["train_loss"] > 0
+
+
+def test_a_training_is_watched_on_a_quarter_of_its_size_and_a_shadow_not_at_all(blobs: Dataset) -> None:
+    many = Samples(torch.arange(5000.0)[:, None], torch.zeros(5000, dtype=torch.int64))
+    sizes = {members: len(many.watched(members) or ()) for members in (100, 1002, 2000, 50_000)}
+    assert sizes == {100: 250, 1002: 250, 2000: 500, 50_000: 1000}
+    few = many.take(torch.arange(30))
+    found = few.watched(1000)
+    assert found is not None
+    assert torch.equal(found.x, few.x)
+    assert few.take(torch.arange(0)).watched(1000) is None
+
+    recipe = Recipe(model="mlp:hidden=8", epochs=2, milestones=(), batch_size=32)
+    for row, watched in ((0, True), (1, False)):
+        job = jobs.TrainJob("key", blobs, FiveFolds(), 0, row, NONE, recipe, ())
+        history = json.loads(jobs.train_and_observe(job).files["train", "key"][jobs.HISTORY])
+        assert [("test_loss" in epoch, epoch["train_loss"] > 0) for epoch in history] == [(watched, True)] * 2
 
 
 def test_schedules() -> None:

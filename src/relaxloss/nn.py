@@ -22,7 +22,16 @@ from relaxloss.functional.baselines import Form
 from relaxloss.functional.relax import check_settings
 
 
-class Criterion(nn.Module):
+class _Settings(nn.Module):
+    """A module that is known by its settings."""
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        settings = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "training"}
+        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
+class Criterion(_Settings):
     """Base of the criteria: ``(B, C)`` logits and ``(B,)`` int64 labels → scalar. A subclass gives the `loss`."""
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -33,13 +42,38 @@ class Criterion(nn.Module):
         """The `loss` in training mode, the plain cross-entropy in evaluation mode."""
         return self.loss(logits, targets) if self.training else functional.cross_entropy(logits, targets)
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        settings = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "training"}
-        return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+class Alternating(Criterion):
+    """Base of the criteria that the epoch's parity drives."""
+
+    def __init__(self, process_group: dist.ProcessGroup | None) -> None:
+        super().__init__()
+        self._process_group = process_group
+        self._ascent: bool | None = (
+            None  # of the epoch only its parity: torch.compile makes two graphs, not one an epoch
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the 0-based epoch before it begins. NB(paper): it counts from 1, its even epochs are our 1, 3, 5, ..."""
+        if operator.index(epoch) < 0:
+            raise UserError(f"got epoch {epoch}; expected 0 for the first epoch, then 1, 2, ...")
+        self._ascent = epoch % 2 == 1
+
+    def _this_epoch(self) -> bool:
+        """Whether it ascends."""
+        if self._ascent is None:
+            name = type(self).__name__
+            raise UserError(f"{name} alternates by epoch: call criterion.set_epoch(epoch) before each one, from 0")
+        return self._ascent
+
+    def _ranks(self) -> dist.ProcessGroup | None:
+        """Who trains the model together; None: this process alone."""
+        if self._process_group is None and dist.is_available() and dist.is_initialized():
+            return dist.group.WORLD
+        return self._process_group
 
 
-class RelaxLoss(Criterion):
+class RelaxLoss(Alternating):
     """RelaxLoss (Chen, Yu, Fritz, ICLR 2022): see `relaxloss.functional.relax_loss`.
 
     >>> criterion = RelaxLoss(alpha=1.0)
@@ -69,35 +103,51 @@ class RelaxLoss(Criterion):
         upper: float = 1.0,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(process_group)
         check_settings(alpha, flatten, upper)
         self.alpha, self.flatten, self.upper = alpha, flatten, upper
-        self._process_group = process_group
-        self._ascent: bool | None = (
-            None  # of the epoch only its parity: torch.compile makes two graphs, not one an epoch
-        )
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the 0-based epoch before it begins. NB(paper): it counts from 1, its even epochs are our 1, 3, 5, ..."""
-        if operator.index(epoch) < 0:
-            raise UserError(f"got epoch {epoch}; expected 0 for the first epoch, then 1, 2, ...")
-        self._ascent = epoch % 2 == 1
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """`relaxloss.functional.relax_loss` at the epoch that was set."""
-        if self._ascent is None:
-            raise UserError("RelaxLoss alternates by epoch: call criterion.set_epoch(epoch) before each one, from 0")
-        group = self._process_group
-        if group is None and dist.is_available() and dist.is_initialized():
-            group = dist.group.WORLD
         return functional.relax_loss(
             logits,
             targets,
             alpha=self.alpha,
-            ascent=self._ascent,
+            ascent=self._this_epoch(),
             flatten=self.flatten,
             upper=self.upper,
-            process_group=group,
+            process_group=self._ranks(),
+        )
+
+
+class CRL(Alternating):
+    """CRL's first loss, `relaxloss.functional.crl_loss`: RelaxLoss on logits of bounded norm, driven like `RelaxLoss`.
+
+    Its second, `relaxloss.functional.relaxed_center_loss`, needs the features, and centres of one's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        t: float = 0.1,
+        upper: float = 1.0,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__(process_group)
+        check_settings(alpha, "all", upper)
+        self.alpha, self.t, self.upper = alpha, within("t", t, 0), upper
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """RelaxLoss of the bounded logits at the epoch that was set."""
+        return functional.crl_loss(
+            logits,
+            targets,
+            alpha=self.alpha,
+            t=self.t,
+            ascent=self._this_epoch(),
+            upper=self.upper,
+            process_group=self._ranks(),
         )
 
 
@@ -162,3 +212,26 @@ class HAMP(Criterion):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The divergence from labels of high entropy, minus α times the entropy."""
         return functional.hamp_loss(logits, targets, gamma=self.gamma, alpha=self.alpha)
+
+
+class Distillation(_Settings):
+    """`relaxloss.functional.distillation`: it takes the teacher's logits, too.
+
+    >>> criterion = Distillation(temperature=4.0, weight=0.5)
+    >>> logits, teacher_logits, targets = torch.zeros(4, 2), torch.eye(4, 2), torch.zeros(4, dtype=torch.int64)
+    >>> loss = criterion(logits, teacher_logits, targets)
+    """
+
+    def __init__(self, *, temperature: float = 10.0, weight: float = 0.5) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise UserError(f"got temperature={temperature}; expected a number above 0")
+        self.temperature, self.weight = temperature, within("weight", weight, 0, 1)
+
+    def forward(self, logits: torch.Tensor, teacher_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """In training mode the share of the teacher and of the labels, in evaluation mode the plain cross-entropy."""
+        if not self.training:
+            return functional.cross_entropy(logits, targets)
+        return functional.distillation(
+            logits, teacher_logits, targets, temperature=self.temperature, weight=self.weight
+        )

@@ -68,7 +68,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             head = {**names_of(defense), "seed": seed}
             first = design.targets[0]
             files = require(store, "train", plan.train_key(defense.trainer, seed, first))
-            own_history = json.loads(files[jobs.HISTORY])
+            own_history = json.loads(files[jobs.HISTORY])[: defense.snapshot]  # a snapshot's ends with its epoch
             history += [head | epoch for epoch in own_history]
             own_facts = json.loads(files[jobs.FACTS])
             for fact, value in own_facts.items():

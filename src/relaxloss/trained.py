@@ -137,7 +137,7 @@ def train(
     names = ("test", "reference", "members")
     split = {name: np.sort(part) for name, part in zip(names, np.split(order, bounds), strict=True)}
     task = Task.of(data, split["members"], reference=split["reference"], recipe=recipe, seed=seed)
-    monitor = Samples.of(data, split["test"]).thinned()
+    monitor = Samples.of(data, split["test"]).watched(len(task.members))
     folder = None
     if checkpoints is not None:
         key = content_key("train", VERSION, data=data.fingerprint, defense=defense, recipe=task.recipe, seed=seed,

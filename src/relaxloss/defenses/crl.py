@@ -8,7 +8,8 @@ Bounding the logits, ``z / (1 + t ‖z‖)``, keeps their norm below 1/t and so 
 Useful range: `alpha` as RelaxLoss's, above the floor; `t` 0 to 1; `weight` 0 to 1.
 
 NB(paper): the released settings are not to be had; the defaults are ours.
-NB(code): the released code has no stop-gradient at the confidences; here there is one, as in RelaxLoss.
+NB(code): the released code has no stop-gradient at the confidences; here there is one, as in RelaxLoss. It has a bound
+of its own on the centre loss's confidences; here `upper` bounds both.
 """
 
 from __future__ import annotations
@@ -24,39 +25,8 @@ from torch import nn
 from relaxloss import seeds
 from relaxloss.defenses.base import Defense, defenses
 from relaxloss.defenses.layers import last_linear
-from relaxloss.functional import crl_logits, relax_loss
+from relaxloss.functional import crl_logits, crl_loss, relaxed_center_loss
 from relaxloss.training import Batch, State
-
-
-def relaxed_center_loss(
-    features: torch.Tensor,
-    centers: torch.Tensor,
-    confidence: torch.Tensor,
-    *,
-    alpha: float,
-    ascent: bool,
-    upper: float = 1.0,
-) -> torch.Tensor:
-    """The centre loss ``D = 1/2B Σ_i ‖f_i - c_i‖²`` held at `alpha` by the rule of RelaxLoss, a scalar to descend on.
-
-    ``D`` where it is at least alpha; below it ``2 alpha - D`` in an ascent epoch, and else
-    ``1/2B Σ_i [p_i ‖f_i - c_i‖² + (1 - p_i) ‖f_i‖²]``, which lets the features of doubtful samples go to the origin.
-
-    Args:
-        features: ``(B, F)``.
-        centers: ``(B, F)``, of each sample's class.
-        confidence: ``(B,)`` probability of the true class, clamped to `upper`; carries no gradient.
-
-    Source: CRL, UAI 2024, relaxed centre loss.
-    """
-    distance = (features - centers).square().sum(1)
-    mean = distance.mean() / 2
-    if ascent:
-        relaxed = 2 * alpha - mean
-    else:
-        p = confidence.detach().clamp(max=upper)
-        relaxed = (p * distance + (1 - p) * features.square().sum(1)).mean() / 2
-    return torch.where(mean < alpha, relaxed, mean)
 
 
 @defenses.register("crl")
@@ -108,15 +78,9 @@ class CRL(Defense):
         )
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, state: State) -> torch.Tensor:
-        """`relaxloss.functional.relax_loss` of the bounded logits, the soft labels from the raw ones."""
-        return relax_loss(
-            crl_logits(logits, self.t),
-            targets,
-            alpha=self.alpha,
-            ascent=state.epoch % 2 == 1,
-            upper=self.upper,
-            confidence=_confidence(logits, targets),
-        )
+        """`relaxloss.functional.crl_loss` at this epoch."""
+        ascent = state.epoch % 2 == 1
+        return crl_loss(logits, targets, alpha=self.alpha, t=self.t, ascent=ascent, upper=self.upper)
 
     def step(self, state: State, batch: Batch) -> torch.Tensor:
         """One step on both losses."""
@@ -130,7 +94,7 @@ class CRL(Defense):
         center_loss = relaxed_center_loss(
             crl_logits(features[0], self.center_t),
             crl_logits(centers(batch.y), self.center_t),
-            _confidence(logits, batch.y),
+            logits.detach().softmax(1).gather(1, batch.y[:, None])[:, 0],
             alpha=self.center_alpha,
             ascent=state.epoch % 2 == 1,
             upper=self.upper,
@@ -139,7 +103,3 @@ class CRL(Defense):
         state.descend(self.loss(logits, batch.y, state) + self.weight * center_loss)
         state.extras["centers_optimiser"].step()
         return logits.detach()
-
-
-def _confidence(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return logits.detach().softmax(1).gather(1, targets[:, None])[:, 0]

@@ -79,7 +79,7 @@ class Distillation(Defense):
     def fit(self, task: Task, session: Session) -> Fit:
         """Train the teacher on other seeds, then the student on the task's own, so that weight 0 is plain training."""
         teacher_task = replace(task, seed=seeds.seed(task.seed, self.name, "teacher"))
-        teacher = NONE.fit(teacher_task, session.child("teacher")).network
+        teacher = NONE.fit(teacher_task, replace(session.child("teacher"), monitor=None)).network
         if self.on == "reference":
             if len(task.reference) < 2:
                 raise UserError(f"{self} needs a reference set; got {len(task.reference)} rows: set some aside")

@@ -12,11 +12,13 @@ from relaxloss.functional.baselines import (
     ccl,
     confidence_penalty,
     crl_logits,
+    crl_loss,
     distillation,
     flooding,
     hamp_loss,
     hamp_target,
     label_smoothing,
+    relaxed_center_loss,
 )
 from relaxloss.functional.relax import Flatten, flattened_targets, relax_loss
 
@@ -25,6 +27,7 @@ __all__ = [
     "ccl",
     "confidence_penalty",
     "crl_logits",
+    "crl_loss",
     "cross_entropy",
     "distillation",
     "flattened_targets",
@@ -33,4 +36,5 @@ __all__ = [
     "hamp_target",
     "label_smoothing",
     "relax_loss",
+    "relaxed_center_loss",
 ]

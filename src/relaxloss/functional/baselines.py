@@ -7,6 +7,7 @@ import math
 from typing import Literal, get_args
 
 import torch
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from relaxloss.errors import UserError
@@ -143,12 +144,75 @@ def distillation(
 def crl_logits(logits: torch.Tensor, t: float) -> torch.Tensor:
     """Logits with bounded norm, ``z / (1 + t ‖z‖₂)`` row by row; t >= 0, 0 is neutral.
 
-    CRL gives these to `relax_loss`, with the raw logits' true-class probability as `confidence`.
-
-    Source: CRL, UAI 2024.
+    Source: Fang & Kim, CRL, UAI 2024.
     """
     if within("t", t, 0) == 0:
         return logits
     logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
     bounded: torch.Tensor = logits / (1 + t * torch.linalg.vector_norm(logits, dim=1, keepdim=True))
     return bounded
+
+
+def crl_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    alpha: float,
+    t: float,
+    ascent: bool | torch.Tensor,
+    upper: float = 1.0,
+    process_group: dist.ProcessGroup | None = None,
+) -> torch.Tensor:
+    """`relax_loss` of the `crl_logits`, its soft labels from the raw logits' softmax; neutral at alpha = 0, t = 0.
+
+    Source: Fang & Kim, CRL, UAI 2024, the first of its two losses; the second is `relaxed_center_loss`.
+    """
+    raw = checked(logits, targets).detach()
+    confidence = raw.softmax(1).gather(1, targets[:, None])[:, 0]
+    return relax_loss(
+        crl_logits(logits, t),
+        targets,
+        alpha=alpha,
+        ascent=ascent,
+        upper=upper,
+        confidence=confidence,
+        process_group=process_group,
+    )
+
+
+def relaxed_center_loss(
+    features: torch.Tensor,
+    centers: torch.Tensor,
+    confidence: torch.Tensor,
+    *,
+    alpha: float,
+    ascent: bool,
+    upper: float = 1.0,
+) -> torch.Tensor:
+    """The centre loss ``D = 1/2B Σ_i ‖f_i - c_i‖²`` held at `alpha` by the rule of RelaxLoss, a scalar to descend on.
+
+    ``D`` where it is at least alpha; below it ``2 alpha - D`` in an ascent epoch, and else
+    ``1/2B Σ_i [p_i ‖f_i - c_i‖² + (1 - p_i) ‖f_i‖²]``, which lets the features of doubtful samples go to the origin.
+
+    Args:
+        features: ``(B, F)``, bounded as by `crl_logits`.
+        centers: ``(B, F)``, of each sample's class, bounded likewise.
+        confidence: ``(B,)`` probability of the true class, clamped to `upper`; carries no gradient.
+        alpha: the target of D, >= 0.
+        ascent: as for `relax_loss`.
+        upper: the bound on the confidence.
+
+    Source: Fang & Kim, CRL, UAI 2024, relaxed centre loss.
+    """
+    within("alpha", alpha, 0)
+    if features.ndim != 2 or centers.shape != features.shape or confidence.shape != features.shape[:1]:
+        got = ", ".join(str(tuple(each.shape)) for each in (features, centers, confidence))
+        raise UserError(f"got features, centers and confidence of shapes {got}; expected (B, F), (B, F) and (B,)")
+    distance = (features - centers).square().sum(1)
+    mean = distance.mean() / 2
+    if ascent:
+        relaxed = 2 * alpha - mean
+    else:
+        p = confidence.detach().clamp(max=upper)
+        relaxed = (p * distance + (1 - p) * features.square().sum(1)).mean() / 2
+    return torch.where(mean < alpha, relaxed, mean)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
+from relaxloss import defenses
+from relaxloss.errors import UserError
 from relaxloss.report import tables, words
 from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape
 from relaxloss.results import Result
@@ -70,14 +73,25 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
 
 
 def in_sweep_order(group: pd.DataFrame) -> pd.DataFrame:
-    """The settings of one defense along its sweep: by the one number that varies, else as they were listed."""
+    """The settings of one defense along its sweep: by the one number that varies; where several do, by their places.
+
+    As they were listed, where that does not order them either.
+    """
     read = [dict(words.fields(label)) for label in group["label"]]
     try:
         (name,) = {name for each in read for name in each}
-        numbers = [float(each[name]) for each in read]
+        places = [float(each[name]) for each in read]
     except (ValueError, KeyError):
-        return group
-    return group.iloc[sorted(range(len(numbers)), key=numbers.__getitem__)]
+        try:
+            places = [_place_in_sweep(line["defense"], line["settings"]) for line in tables.records(group)]
+        except (UserError, ValueError):
+            return group
+    return group.iloc[sorted(range(len(places)), key=places.__getitem__)]
+
+
+def _place_in_sweep(name: str, settings: str) -> float:
+    defense = defenses.parse(f"{name}:{settings}")
+    return [dataclasses.replace(defense, **point) for point in defense.sweep].index(defense)
 
 
 def losses(result: Result, table: pd.DataFrame) -> Figure | None:
