@@ -200,7 +200,10 @@ def compare(
 
 
 def defense_list(text: str) -> tuple[Any, ...]:
-    """Defenses from a comma-separated list; ``all`` stands for every installed one at its default, no defense first."""
+    """Defenses from a comma-separated list.
+
+    ``all`` stands for every installed one at its default, no defense first; ablations are named one by one.
+    """
     from importlib.util import find_spec
 
     from relaxloss import defenses
@@ -210,7 +213,7 @@ def defense_list(text: str) -> tuple[Any, ...]:
     for piece in split_list(text):
         if piece == "all":
             found.append(defenses.NONE)
-            for cls in defenses.defenses:
+            for cls in (cls for cls in defenses.defenses if not cls.ablation):
                 if cls.requires and find_spec(cls.requires) is None:
                     console(stderr=True).print(
                         f"{cls.name} is left out: {cls.requires} is not installed", soft_wrap=True

@@ -55,6 +55,7 @@ class RelaxLoss(Criterion):
         alpha: the target of the mean loss, in nats, >= 0; 0 is the plain cross-entropy bit for bit.
         flatten: ``all`` (the paper, tabular data), ``misclassified`` (the paper, images), ``official`` (released code).
         upper: the bound on the true class's probability in the soft labels, in (0, 1].
+        stop_gradient: whether the soft labels are constants, as in the paper; False is the ablation.
         process_group: the ranks that train one model together; by default all, as in `torch.nn.SyncBatchNorm`.
 
     Raises:
@@ -67,11 +68,12 @@ class RelaxLoss(Criterion):
         alpha: float = 1.0,
         flatten: Flatten = "all",
         upper: float = 1.0,
+        stop_gradient: bool = True,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         check_settings(alpha, flatten, upper)
-        self.alpha, self.flatten, self.upper = alpha, flatten, upper
+        self.alpha, self.flatten, self.upper, self.stop_gradient = alpha, flatten, upper, stop_gradient
         self._process_group = process_group
         self._ascent: bool | None = (
             None  # of the epoch only its parity: torch.compile makes two graphs, not one an epoch
@@ -97,6 +99,7 @@ class RelaxLoss(Criterion):
             ascent=self._ascent,
             flatten=self.flatten,
             upper=self.upper,
+            stop_gradient=self.stop_gradient,
             process_group=group,
         )
 
