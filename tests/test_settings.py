@@ -21,8 +21,8 @@ from relaxloss.errors import UserError
 from test_cli import call
 from test_data import WRITERS, bits, shrink, write_tiles
 
-# What the paper and its released code say: data set, model, alpha, flatten, upper, epochs and milestones, and the number
-# of classes. A star: not theirs but ours.
+# What the paper and its released code say: data set, model, alpha, flatten, upper, epochs and milestones, and how many
+# classes. A star: not theirs but ours.
 IMAGES, TABLES = (300, (150, 225)), (120, (50, 100))
 PAPER: dict[str, tuple[str, str, float, str, float, Any, int]] = {
     "cifar10-resnet20": ("cifar10", "resnet20", 1.0, "misclassified", 1.0, IMAGES, 10),
@@ -82,7 +82,7 @@ def test_the_numbers_are_the_papers(name: str) -> None:
 
 
 def test_alphas_that_were_not_released_come_from_the_line_that_their_files_name() -> None:
-    """alpha / log C against no defense's test error, through the two released ResNet20 settings; errors: the poster's."""
+    """alpha / log C against no defense's test error (the poster's), through the two released ResNet20 settings."""
     errors, shares = [29.5, 66.8], [1.0 / np.log(10), 3.0 / np.log(100)]
     share = np.polyval(np.polyfit(errors, shares, 1), 22.9)
     assert share * np.log(8) == pytest.approx(PAPER["ch_mnist-resnet20"][2], abs=0.01)
@@ -153,7 +153,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 @each
 def test_a_setting_runs_on_a_small_file_of_its_format(name: str, small: Any, tmp_path: Path) -> None:
-    dataset, model, alpha, *_, (epochs, _), classes = PAPER[name]
+    dataset, model, alpha, *_, (epochs, milestones), classes = PAPER[name]
     small(dataset)
     quick = ("--epochs", "2", "--defenses", "none,relaxloss", "--attacks", "loss", "--engine", "inprocess")
     done = call("compare", "--setting", name, *quick, "--quiet", cwd=tmp_path)
@@ -162,7 +162,7 @@ def test_a_setting_runs_on_a_small_file_of_its_format(name: str, small: Any, tmp
     written = tomllib.loads((run / "experiment.toml").read_text())
     assert (written["dataset"], written["recipe"]["model"]["name"], written["setting"]) == (dataset, model, name)
     assert written["defenses"][1]["alpha"] == alpha, "a bare name in --defenses is the setting's own"
-    assert written["recipe"]["milestones"] == ([1, 2] if epochs == 300 else [1, 2])
+    assert written["recipe"]["milestones"] == [round(2 * milestone / epochs) for milestone in milestones]
     facts = json.loads((run / "details" / "facts.json").read_text())["facts"]
     assert facts["num_classes"] == classes
     assert (facts["experiment"]["setting"], facts["experiment"]["note"]) == (name, dict(settings.listing())[name])
