@@ -40,9 +40,10 @@ bench: .venv/installed-dev
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 	$(BIN)/python scripts/fill_docs.py
 
-# Hours: every experiment under results/, resumable; then the tables of README.md and docs/.
+# Hours: every experiment under results/ whose data is at hand, resumable; then the tables of README.md and docs/.
+# `make reproduce ARGS=--list` shows what there is and what it costs.
 reproduce: .venv/installed-dev
-	$(BIN)/python scripts/reproduce.py
+	$(BIN)/python scripts/reproduce.py $(ARGS)
 
 clean:
 	rm -rf .venv runs build dist src/*.egg-info

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def main(check: bool) -> int:
 
 def compared(folder: Path) -> str:
     """The summary of a run: utility and the strongest attack, adaptive and not."""
+    if not ran(folder):
+        return not_run(folder)
     result = report.load(folder)
     table = report.summary(result)
     head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
@@ -60,6 +63,8 @@ def compared(folder: Path) -> str:
 
 def poster(folder: Path) -> str:
     """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran)."""
+    if not ran(folder):
+        return not_run(folder)
     known = json.loads(POSTER.read_text())
     setting = known["ours"][folder.name]
     result = report.load(folder)
@@ -114,12 +119,30 @@ def _name(line: Any) -> str:
     return "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
 
 
+def ran(folder: Path) -> bool:
+    """Whether the folder has results, not only the spec of an experiment."""
+    return (folder / "results.csv").is_file()
+
+
+def not_run(folder: Path) -> str:
+    """What stands where results will."""
+    return f"Not run yet: `python scripts/reproduce.py {folder.relative_to(ROOT / 'results').as_posix()}`.\n"
+
+
+def note_of(folder: Path) -> str:
+    """The experiment's one line on what it is, such as what stands in for what; empty if it has none."""
+    note: str = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8")).get("note", "")
+    return note
+
+
 def _origin(folder: Path, result: Any) -> str:
     """Under a table: what it was made of and with."""
     facts = result.facts
     seeds = facts["experiment"]["seeds"]
+    note = note_of(folder)
     return (
-        f"\n{facts['provenance']}; {facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
+        f"\n{note and note + '. '}{facts['provenance']}; "
+        f"{facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
         f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
         f"{facts['date']}; all settings: `{(folder / 'experiment.toml').relative_to(ROOT).as_posix()}`.\n"
     )

@@ -1,54 +1,203 @@
 """Run every experiment that has a directory under results/, cheapest first, and put its tables and charts back there.
 
-    python scripts/reproduce.py [NAME ...]
+    python scripts/reproduce.py [NAME ...]     # all, or those named: location30, ablations/location30_alpha, ablations
+    python scripts/reproduce.py --list         # what there is, whether its data is at hand, and roughly what it costs
+    python scripts/reproduce.py --prepare      # first unpack the data directory's files by its own prepare.py
 
-The spec is ``results/<name>/experiment.toml``; models and scores rest in ``runs/<name>/store``, so that a run which was
-cut off resumes. Data: ``$RELAXLOSS_DATA`` (an experiment whose data is not at hand is passed over, and said).
+The spec is ``results/<name>/experiment.toml``; its ``note`` says what stands in for what. Models and scores rest in
+``runs/<name>/store``, so that a run which was cut off resumes. Data: ``$RELAXLOSS_DATA``. An experiment whose data is
+not at hand is passed over, with the file that is missing; with ``--download`` its source is asked for it.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
+import os
 import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from relaxloss import cli, data, defenses, games, models
+from relaxloss.data.base import sources
 
 ROOT = Path(__file__).resolve().parent.parent
+SPEC = "experiment.toml"
+# Training, in samples per second and core: (model, precision) as measured, one thread. bfloat16 is fast only where the
+# processor computes in it; elsewhere it is emulated, at a tenth of float32's rate.
+RATES = {("mlp", "float32"): 9_000, ("resnet20", "float32"): 312}
+RATES_BF16 = {("mlp", "bf16"): 14_000, ("resnet20", "bf16"): 480}
+RATES_EMULATED = {("resnet20", "bf16"): 19}
 
 
-def main(names: list[str]) -> int:
-    """Run the named experiments, or all; the number of those that failed."""
-    specs = {path.parent.name: path for path in (ROOT / "results").glob("*/experiment.toml")}
-    failed = 0
-    for name in names or sorted(specs, key=lambda name: cost(specs[name])):
-        print(f"== {name}", flush=True)
-        out = ROOT / "runs" / name
-        command = [sys.executable, "-m", "relaxloss", "compare", str(specs[name]), "--out", str(out)]
-        if subprocess.run(command, check=False).returncode:
-            print(f"{name} did not run; see above", flush=True)
-            failed += 1
-            continue
-        keep(out, specs[name].parent)
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False)
-    return failed
+@dataclass(frozen=True)
+class Entry:
+    """One experiment under results/."""
+
+    name: str
+    folder: Path
+    spec: dict[str, Any]
+
+    @property
+    def missing(self) -> Path | None:
+        """The file without which it cannot run."""
+        return data.missing(self.spec["dataset"])
+
+    @property
+    def done(self) -> bool:
+        """Whether there are results of it."""
+        return (self.folder / "results.csv").is_file()
 
 
-def cost(path: Path) -> float:
-    """Roughly how long an experiment takes: epochs, models and settings, and images are dear."""
-    spec = tomllib.loads(path.read_text())
-    models = spec["game"].get("models", 1 + spec["game"].get("shadows", 1))
-    dear = 100.0 if spec["recipe"]["model"]["name"] != "mlp" else 1.0
-    return float(spec["recipe"]["epochs"] * models * len(spec["defenses"]) * len(spec["seeds"]) * dear)
+def entries(root: Path) -> list[Entry]:
+    """All experiments below the folder, cheapest first; what cannot be told comes last."""
+    paths = sorted(root.rglob(SPEC))
+    found = [
+        Entry(path.parent.relative_to(root).as_posix(), path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
+        for path in paths
+    ]
+    return sorted(found, key=core_hours)
+
+
+def core_hours(entry: Entry) -> float:
+    """Roughly how long its trainings take on one core; infinite if the size of its data or the rate is not known.
+
+    Networks are counted as trained: one of a trainer serves all defenses that share it, SELENA trains ``k - l + 1``
+    times the work of one, distillation twice; DP-SGD on the MLP goes at 0.43 of the plain rate.
+    """
+    spec, game = entry.spec, games.parse(entry.spec.get("game", "five_folds"))
+    recipe = spec.get("recipe", {})
+    model, precision = models.parse(recipe.get("model", "mlp")).name, recipe.get("precision", "float32")
+    emulated = torch.backends.cpu.get_cpu_capability() != "AVX512"
+    rate = (RATES | (RATES_EMULATED if emulated else RATES_BF16)).get((model, precision))
+    size = rows(spec)
+    if rate is None or size is None:
+        return math.inf
+    passes = recipe.get("epochs", 120) * len(spec.get("seeds", [0]))
+    if isinstance(game, games.FiveFolds):
+        members, networks, plain = size // 5, 1 + game.shadows, game.shadows
+    else:
+        share = 1 - game.reference - game.test
+        members, networks, plain = int(size * share * (1 if game.canaries else 0.5)), game.models, game.models
+    listed = spec.get("defenses", ["none"])
+    chosen = cli.defense_list(",".join(listed)) if isinstance(listed[0], str) else map(defenses.parse, listed)
+    trainers = {defense.trainer for defense in chosen}
+    work = sum(networks * effort(trainer) for trainer in trainers)
+    if spec.get("shadows", "both") != "same" and defenses.NONE not in trainers:
+        work += plain
+    return float(passes * members * work / rate / 3600)
+
+
+def effort(trainer: defenses.Defense) -> float:
+    """The work of one training, where plain training's is 1."""
+    if isinstance(trainer, defenses.Selena):
+        return 1.0 + trainer.k - trainer.l
+    if isinstance(trainer, defenses.Distillation):
+        return 2.0
+    return 1 / 0.43 if isinstance(trainer, defenses.DPSGD) else 1.0
+
+
+def rows(spec: dict[str, Any]) -> int | None:
+    """How many samples the experiment's data set has, read from its labels alone where that will do."""
+    name = spec["dataset"]
+    prepared = data.directory() / f"{name}.npz"
+    if prepared.is_file():
+        with np.load(prepared, allow_pickle=False) as arrays:
+            return len(arrays["y"])
+    if data.missing(name) is None:
+        return len(data.load(name, label=spec.get("label"), drop=spec.get("drop", ())))
+    shape = getattr(sources[name], "shape", None) if name in sources.names() else None
+    return shape[0] if shape else None
+
+
+def show(found: list[Entry]) -> None:
+    """The list: name, results or not, data at hand or what is missing, core-hours, note."""
+    for entry in found:
+        hours = core_hours(entry)
+        cost = "not measured" if math.isinf(hours) else f"{hours:.2g} core-hours"
+        at_hand = f"lacks {entry.missing.name}" if entry.missing else "data at hand"
+        done = "results there" if entry.done else "not run yet"
+        what = entry.spec.get("note") or f"{entry.spec['dataset']}, {len(entry.spec.get('defenses', [1]))} settings"
+        print(f"{entry.name}\n    {what}\n    {done}; {at_hand}; {cost}")
+
+
+def prepare(out: Path) -> None:
+    """Let the data directory's own prepare.py write `out`, take tables along, and use `out` from now on."""
+    home = data.directory()
+    script = home / "prepare.py"
+    if not script.is_file():
+        sys.exit(f"{home} has no prepare.py; expected the script that unpacks its files: leave --prepare out")
+    subprocess.run([sys.executable, str(script), str(out)], check=True)
+    for path in home.glob("*.csv*"):
+        if not (out / path.name).exists():
+            shutil.copyfile(path, out / path.name)
+    os.environ["RELAXLOSS_DATA"] = str(out)
+    print(f"from now on: RELAXLOSS_DATA={out}", flush=True)
+
+
+def run(entry: Entry) -> bool:
+    """Run or resume it, and keep its results; whether that went well."""
+    print(f"== {entry.name}", flush=True)
+    out = ROOT / "runs" / entry.name
+    command = [sys.executable, "-m", "relaxloss", "compare", str(entry.folder / SPEC), "--out", str(out)]
+    if subprocess.run(command, check=False).returncode:
+        print(f"{entry.name} did not run; see above", flush=True)
+        return False
+    keep(out, entry.folder)
+    return True
 
 
 def keep(run: Path, results: Path) -> None:
     """Copy what is small and readable: no store, no page, no bitmaps."""
-    for name in ("experiment.toml", "results.csv"):
+    for name in (SPEC, "results.csv"):
         shutil.copyfile(run / name, results / name)
     for name in ("details", "charts"):
         shutil.rmtree(results / name, ignore_errors=True)
         shutil.copytree(run / name, results / name, ignore=shutil.ignore_patterns("*.png"))
+
+
+def main(arguments: list[str]) -> int:
+    """List, or run the named experiments, or all; the number of those that failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="experiments, or folders of them; all if left out")
+    parser.add_argument("--list", action="store_true", help="show them, and run nothing")
+    parser.add_argument(
+        "--prepare", action="store_true", help="run the data directory's prepare.py into runs/data first"
+    )
+    parser.add_argument("--download", action="store_true", help="let sources fetch what is missing")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.prepare:
+        prepare(ROOT / "runs" / "data")
+    found = entries(given.results)
+    for name in given.names:
+        if not any(below(entry.name, name) for entry in found):
+            parser.error(f"no experiment {name!r}; known: {', '.join(sorted(entry.name for entry in found))}")
+    found = [entry for entry in found if not given.names or any(below(entry.name, name) for name in given.names)]
+    if given.list:
+        show(found)
+        return 0
+    failed = 0
+    for entry in found:
+        if entry.missing and not (given.download and entry.spec["dataset"] in sources.names()):
+            hint = "; --prepare may unpack it" if (entry.missing.parent / "prepare.py").is_file() else ""
+            print(f"== {entry.name}: passed over, {entry.missing} is missing{hint}", flush=True)
+            continue
+        failed += not run(entry)
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False)
+    return failed
+
+
+def below(name: str, folder: str) -> bool:
+    """Whether the experiment is the folder, or lies in it."""
+    return name == folder or name.startswith(folder.rstrip("/") + "/")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def write_bits(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def write_tiles(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+def write_tiles(folder: Path, name: str, *, each: int = 1) -> tuple[np.ndarray, np.ndarray]:
     kinds = ["TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY"]
     x, y = [], []
     with zipfile.ZipFile(folder / "Kather_texture_2016_image_tiles_5000.zip", "w") as archive:
@@ -95,9 +95,10 @@ def write_tiles(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
             colour = (10 * label, 255 - label, 100)
             content = io.BytesIO()
             Image.new("RGB", (150, 150), colour).save(content, "TIFF")
-            archive.writestr(f"Kather/0{label + 1}_{kinds[label]}/a.tif", content.getvalue())
-            x.insert(0, np.broadcast_to(np.array(colour, np.uint8)[:, None, None], (3, 64, 64)))
-            y.insert(0, label)
+            for tile in "abcdefgh"[:each]:
+                archive.writestr(f"Kather/0{label + 1}_{kinds[label]}/{tile}.tif", content.getvalue())
+                x.insert(0, np.broadcast_to(np.array(colour, np.uint8)[:, None, None], (3, 64, 64)))
+                y.insert(0, label)
     return np.stack(x), np.array(y)
 
 

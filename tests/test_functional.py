@@ -65,9 +65,9 @@ def soft_label(row: Sequence[float], label: int, upper: float) -> list[float]:
 
 
 def reference(
-    z0: Rows, y: list[int], alpha: float, ascent: bool, flatten: str, upper: float
+    z0: Rows, y: list[int], alpha: float, ascent: bool, flatten: str, upper: float, stop_gradient: bool = True
 ) -> Callable[[Rows], float]:
-    """Algorithm 1's loss of one step; branch and soft labels are fixed at z0 (the stop-gradient)."""
+    """Algorithm 1's loss of one step; the branch is fixed at z0, and with the stop-gradient the soft labels are."""
     loss0 = mean_loss(z0, y)
     if loss0 >= alpha:
         return lambda z: mean_loss(z, y)
@@ -80,7 +80,8 @@ def reference(
         total = 0.0
         for i, row in enumerate(z):
             log_p = log_softmax(row)
-            soft_loss = -sum(t * lp for t, lp in zip(soft[i], log_p, strict=True))
+            t_i = soft[i] if stop_gradient else soft_label(row, y[i], upper)
+            soft_loss = -sum(t * lp for t, lp in zip(t_i, log_p, strict=True))
             if flatten == "all" or wrong[i]:
                 total += soft_loss
             if flatten == "official":
@@ -121,6 +122,7 @@ def assert_like(loss: Callable[..., torch.Tensor], value: Callable[[Rows], float
     ratio=st.sampled_from([0.0, 0.5, 0.99, 1.01, 3.0]),
     upper=st.sampled_from([0.05, 0.3, 0.9, 1.0]),
     flatten=st.sampled_from(FLATTENS),
+    stop_gradient=st.booleans(),
     ascent=st.booleans(),
     as_tensor=st.booleans(),
     place=st.sampled_from(["host", "device"]),
@@ -133,6 +135,7 @@ def test_relax_loss_is_algorithm_1(
     ratio: float,
     upper: float,
     flatten: Any,
+    stop_gradient: bool,
     ascent: bool,
     as_tensor: bool,
     place: str,
@@ -145,9 +148,10 @@ def test_relax_loss_is_algorithm_1(
         ascent=torch.tensor(ascent) if as_tensor else ascent,
         flatten=flatten,
         upper=upper,
+        stop_gradient=stop_gradient,
     )
     with choosing_on(place):
-        assert_like(loss, reference(z.tolist(), y.tolist(), alpha, ascent, flatten, upper), z, y)
+        assert_like(loss, reference(z.tolist(), y.tolist(), alpha, ascent, flatten, upper, stop_gradient), z, y)
 
 
 @pytest.mark.parametrize("c", [2, 3, 100])
@@ -199,6 +203,43 @@ def test_flattening_gradient_is_p_minus_t(upper: float, dtype: torch.dtype) -> N
         assert own.max() * 128 > 0.1  # the bound pushes the true class down
 
 
+def printed_flattening(z: torch.Tensor, y: torch.Tensor, flatten: str, upper: float) -> torch.Tensor:
+    """The released code's formula, composed as it is printed; autograd goes through the soft labels."""
+    p, onehot = z.softmax(1), F.one_hot(y, z.shape[1]).double()
+    own = (p * onehot).sum(1, keepdim=True).clamp(max=upper)
+    t = own * onehot + (1 - own) / (z.shape[1] - 1) * (1 - onehot)
+    correct = (z.argmax(1) == y).double()
+    losses = {
+        "all": -(t * p.log()).sum(1),
+        "misclassified": (1 - correct) * -(t * p.log()).sum(1),
+        "official": (1 - correct) * -(t * p.log()).sum(1) + (onehot * p.log()).sum(1),
+    }
+    return losses[flatten].mean()
+
+
+@pytest.mark.parametrize("upper", [0.2, 1.0])
+@pytest.mark.parametrize("flatten", FLATTENS)
+def test_without_the_stop_gradient_it_is_autograd_of_the_printed_formula(flatten: Any, upper: float) -> None:
+    z, y = batch(28, 128, 20)
+    y[::2] = z.argmax(1)[::2]
+    loss = partial(R.relax_loss, alpha=100.0, ascent=False, flatten=flatten, upper=upper)
+    value, gradient = value_and_gradient(partial(loss, stop_gradient=False), z, y)
+    want, want_gradient = value_and_gradient(partial(printed_flattening, flatten=flatten, upper=upper), z, y)
+    torch.testing.assert_close(value, want, rtol=1e-13, atol=0)
+    torch.testing.assert_close(gradient, want_gradient, rtol=1e-10, atol=1e-15)
+
+    stopped_value, stopped = value_and_gradient(loss, z, y)
+    assert torch.equal(value, stopped_value)
+    p, own = z.softmax(1), z.softmax(1).gather(1, y[:, None])
+    others = (z.log_softmax(1).sum(1, keepdim=True) - own.log()) / 19
+    kappa = torch.where(own < upper, own * (own.log() - others), 0)
+    if flatten != "all":
+        kappa = kappa * (z.argmax(1) != y)[:, None]
+    torch.testing.assert_close(gradient, stopped + kappa * (p - F.one_hot(y, 20)) / 128, rtol=1e-10, atol=1e-15)
+    assert (kappa > 0.1).any(), "it pulls samples towards their labels, or this test says nothing"
+    assert upper == 1 or ((kappa == 0) & (own >= upper)).any()
+
+
 def test_ascent_is_minus_the_cross_entropys_gradient() -> None:
     z, y = batch(2, 16, 4)
     plain, down = value_and_gradient(F.cross_entropy, z, y)
@@ -223,8 +264,10 @@ RELAX_BRANCHES = [
     {"ascent": False, "upper": 0.3},
     {"ascent": False, "flatten": "misclassified"},
     {"ascent": False, "flatten": "official"},
+    {"ascent": False, "stop_gradient": False},
     {"ascent": torch.tensor(True)},
     {"ascent": torch.tensor(False)},
+    {"ascent": torch.tensor(False), "stop_gradient": False},
 ]
 NEUTRAL: dict[str, Callable[..., torch.Tensor]] = {
     **{f"relax {i}": partial(R.relax_loss, alpha=0.0, **kw) for i, kw in enumerate(RELAX_BRANCHES)},  # type: ignore[arg-type]
@@ -291,6 +334,7 @@ def test_every_descending_step_is_the_cross_entropy_bit_for_bit(kwargs: Any, pla
 ACTIVE: dict[str, Callable[..., torch.Tensor]] = {
     **{f"relax {f}": partial(R.relax_loss, alpha=1e6, ascent=False, flatten=f) for f in FLATTENS},  # type: ignore[arg-type]
     "relax ascent": partial(R.relax_loss, alpha=1e6, ascent=True),
+    "unstopped relax": partial(R.relax_loss, alpha=1e6, ascent=False, stop_gradient=False),
     "smoothing": partial(R.label_smoothing, smoothing=0.1),
     "penalty": partial(R.confidence_penalty, beta=0.5),
     "flooding": partial(R.flooding, level=1.5),
@@ -315,21 +359,22 @@ def test_extreme_logits_give_finite_values_and_gradients(name: str, scale: float
 
 
 @pytest.mark.parametrize("flatten", FLATTENS)
+@pytest.mark.parametrize("stop_gradient", [True, False])
 @pytest.mark.parametrize("place", ["host", "device"])
-def test_masked_classes(flatten: Any, place: str) -> None:
+def test_masked_classes(flatten: Any, stop_gradient: bool, place: str) -> None:
     with choosing_on(place):
-        check_masked_classes(flatten)
+        check_masked_classes(partial(R.relax_loss, flatten=flatten, stop_gradient=stop_gradient))
 
 
-def check_masked_classes(flatten: Any) -> None:
+def check_masked_classes(relax_loss: Any) -> None:
     z, y = batch(5, 16, 6)
     z[:, 0], y = -INF, y.clamp(min=1)
     z[0, 1], y[0] = 1e3, 1  # a sample whose other classes get no mass at all
-    value, gradient = value_and_gradient(partial(R.relax_loss, alpha=1e6, ascent=False, flatten=flatten), z, y)
+    value, gradient = value_and_gradient(partial(relax_loss, alpha=1e6, ascent=False), z, y)
     assert value == INF
     assert gradient.isfinite().all()
     assert gradient.abs().sum() > 0
-    value, gradient = value_and_gradient(partial(R.relax_loss, alpha=1e6, ascent=True, flatten=flatten), z, y)
+    value, gradient = value_and_gradient(partial(relax_loss, alpha=1e6, ascent=True), z, y)
     assert value.isfinite()
     assert gradient.isfinite().all()
     value, gradient = value_and_gradient(partial(R.confidence_penalty, beta=0.5), z, y)
@@ -404,9 +449,12 @@ def test_gradcheck(name: str) -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 100.0])
 @pytest.mark.parametrize("flatten", FLATTENS)
-def test_compiles_to_one_graph(alpha: float, flatten: Any) -> None:
-    for ascent in (True, False):
-        loss = partial(R.relax_loss, alpha=alpha, ascent=ascent, flatten=flatten, upper=0.3)
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_compiles_to_one_graph(alpha: float, flatten: Any, stop_gradient: bool) -> None:
+    for ascent in (True, False) if stop_gradient else (False,):
+        loss = partial(
+            R.relax_loss, alpha=alpha, ascent=ascent, flatten=flatten, upper=0.3, stop_gradient=stop_gradient
+        )
         z, y = batch(11)
         torch._dynamo.reset()
         got = value_and_gradient(torch.compile(loss, fullgraph=True, backend="aot_eager"), z, y)

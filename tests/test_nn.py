@@ -55,6 +55,20 @@ def test_the_epochs_parity_drives_the_branch() -> None:
         assert criterion(z, y) == (up if epoch + 1 in (2, 4) else flat)  # the paper's even epochs, counted from 1
 
 
+def gradient(loss: Any, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    leaf = z.clone().requires_grad_()
+    return torch.autograd.grad(loss(leaf, y), leaf)[0]
+
+
+def test_the_stop_gradient_can_be_taken_out() -> None:
+    z, y = batch()
+    criterion = RelaxLoss(alpha=100.0, stop_gradient=False)
+    criterion.set_epoch(0)
+    want = gradient(partial(R.relax_loss, alpha=100.0, ascent=False, stop_gradient=False), z, y)
+    assert torch.equal(gradient(criterion, z, y), want)
+    assert not torch.equal(want, gradient(partial(R.relax_loss, alpha=100.0, ascent=False), z, y))
+
+
 @pytest.mark.parametrize("flatten", ["all", "misclassified", "official"])
 def test_every_setting_reaches_the_function(flatten: Any) -> None:
     z, y = batch()
@@ -116,7 +130,7 @@ def test_criteria_keep_nothing_in_a_state_dict_and_can_be_copied() -> None:
     criterion = RelaxLoss(alpha=2.0)
     criterion.set_epoch(1)
     assert criterion.state_dict() == {}
-    assert repr(criterion) == "RelaxLoss(alpha=2.0, flatten='all', upper=1.0)"
+    assert repr(criterion) == "RelaxLoss(alpha=2.0, flatten='all', upper=1.0, stop_gradient=True)"
     for copied in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):  # noqa: S301
         assert copied(z, y) == criterion(z, y)
 

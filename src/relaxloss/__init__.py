@@ -1,7 +1,7 @@
 """Train classifiers that do not betray who was in their training data, and prove it.
 
 Use it: `train`, `compare`, `audit`, `Experiment`, and the rooms `data`, `nn`, `functional`, `metrics`, `games`,
-`gradients`. Extend it: `defenses.register`, `attacks.register`, `data.register`, `models.register`.
+`gradients`, `settings`. Extend it: `defenses.register`, `attacks.register`, `data.register`, `models.register`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from relaxloss.errors import MissingExtra, UserError
 from relaxloss.version import __version__
 
 if TYPE_CHECKING:
-    from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn
+    from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn, settings
     from relaxloss.api import compare
     from relaxloss.auditing import audit
     from relaxloss.plan import Experiment
     from relaxloss.task import Recipe
     from relaxloss.trained import Trained, train
 
-_ROOMS = ("attacks", "data", "defenses", "functional", "games", "gradients", "metrics", "models", "nn")
+_ROOMS = ("attacks", "data", "defenses", "functional", "games", "gradients", "metrics", "models", "nn", "settings")
 _NAMES = {
     "audit": "relaxloss.auditing",
     "compare": "relaxloss.api",
@@ -58,5 +58,6 @@ __all__ = [
     "metrics",
     "models",
     "nn",
+    "settings",
     "train",
 ]

@@ -45,10 +45,10 @@ def console(*, stderr: bool = False) -> Console:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="defenses, attacks, datasets or models; all if left out")] = "",
+    what: Annotated[str, typer.Argument(help="defenses, attacks, datasets, models or settings; all if left out")] = "",
 ) -> None:
-    """Show what there is: defenses, attacks, data sets, models."""
-    from relaxloss import attacks, data, defenses, models
+    """Show what there is: defenses, attacks, data sets, models, settings."""
+    from relaxloss import attacks, data, defenses, models, settings
 
     kinds: dict[str, list[tuple[str, str]]] = {
         "defenses": [(cls.name, cls.about) for cls in defenses.defenses],
@@ -56,6 +56,7 @@ def list_(
         + [(name, "the set " + " ".join(members)) for name, members in attacks.SETS.items()],
         "datasets": data.listing(),
         "models": [(cls.name, cls.about) for cls in models.models],
+        "settings": settings.listing(),
     }
     if what and what not in kinds:
         raise unknown("list", what, kinds)
@@ -134,9 +135,18 @@ def train(
 @app.command()
 def compare(
     spec: Annotated[Path | None, typer.Argument(help="an experiment as TOML; options override its fields")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="the run's directory; runs/<data> if left out")] = None,
+    setting: Annotated[
+        str | None,
+        typer.Option(help="a ready experiment by name (relaxloss list settings); options override its fields"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the run's directory; runs/<setting> or runs/<data> if left out")
+    ] = None,
     data: DataOption = None,
-    defenses: Annotated[str | None, typer.Option(help="comma-separated; all: every defense at its default")] = None,
+    defenses: Annotated[
+        str | None,
+        typer.Option(help="comma-separated; all: every defense; a bare name is the setting's own or at its default"),
+    ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="comma-separated, and the sets paper, blackbox, whitebox, modern, all")
     ] = None,
@@ -155,7 +165,7 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Compare defenses on a data set: accuracy against leakage, with every attack, in one report."""
-    from relaxloss import api, games, report
+    from relaxloss import api, games, report, settings
     from relaxloss import data as data_sets
     from relaxloss.engine import Engine
     from relaxloss.experiment import Quiet
@@ -163,8 +173,12 @@ def compare(
     from relaxloss.progress import Terminal
     from relaxloss.specs import build, check_names
 
-    fields = _read_toml(spec) if spec else {}
+    if spec and setting:
+        raise UserError(f"got the file {spec} and --setting {setting}; give one of the two, and options to override it")
+    fields = settings.read(setting) if setting else _read_toml(spec) if spec else {}
     options: dict[str, Any] = {"dataset": data, "shadows": shadows, "game": game, "label": label}
+    if data is not None:  # then what a setting's or a file's own data is called and stands for no longer holds
+        fields = {name: value for name, value in fields.items() if name not in ("setting", "note", "label", "drop")}
     fields |= {name: value for name, value in options.items() if value is not None}
     if drop is not None:
         fields["drop"] = _names(drop)
@@ -174,9 +188,11 @@ def compare(
     listed = attacks if attacks is not None else _listed(fields.get("attacks"))
     if listed is not None:
         fields["attacks"], notes = attacks_for(listed, games.parse(fields.get("game", games.FiveFolds())))
-    listed = defenses if defenses is not None else _listed(fields.get("defenses"))
-    if listed is not None:
-        fields["defenses"] = defense_list(listed)
+    ready = _listed(fields.get("defenses"))
+    if setting and ready is not None:
+        fields["defenses"] = of_setting(ready, defenses)
+    elif defenses is not None or ready is not None:
+        fields["defenses"] = defense_list(defenses if defenses is not None else str(ready))
     if sweep:
         fields["defenses"] = swept(fields.get("defenses", ("none",)))
     check_names(Experiment, fields)
@@ -187,7 +203,7 @@ def compare(
     dataset = data_sets.load(fields["dataset"], label=fields.get("label"), drop=fields.get("drop", ()))
     fields["recipe"] = recipe_of(dataset, model, epochs, recipe, base)
     experiment = build(Experiment, fields)
-    directory = out or Path("runs") / dataset.name
+    directory = out or Path("runs") / (setting or dataset.name)
     _directory(directory)
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
@@ -200,26 +216,50 @@ def compare(
 
 
 def defense_list(text: str) -> tuple[Any, ...]:
-    """Defenses from a comma-separated list; ``all`` stands for every installed one at its default, no defense first."""
-    from importlib.util import find_spec
+    """Defenses from a comma-separated list.
 
+    ``all`` stands for every installed one at its default, no defense first; ablations are named one by one.
+    """
     from relaxloss import defenses
     from relaxloss.specs import split_list
 
     found: list[Any] = []
     for piece in split_list(text):
         if piece == "all":
-            found.append(defenses.NONE)
-            for cls in defenses.defenses:
-                if cls.requires and find_spec(cls.requires) is None:
-                    console(stderr=True).print(
-                        f"{cls.name} is left out: {cls.requires} is not installed", soft_wrap=True
-                    )
-                else:
-                    found.append(defenses.parse(cls.name))
+            every = [defenses.parse(cls.name) for cls in defenses.defenses if not cls.ablation]
+            found += [defenses.NONE, *_installed(every)]
         else:
             found.append(defenses.parse(piece))
     return tuple(dict.fromkeys(found))
+
+
+def of_setting(ready: str, chosen: str | None) -> tuple[Any, ...]:
+    """A setting's defenses that are installed; or the chosen ones, where a bare name is as the setting has it."""
+    from relaxloss import defenses
+    from relaxloss.specs import split_list
+
+    own = {defense.name: defense for defense in map(defenses.parse, split_list(ready))}
+    if chosen is None:
+        return tuple(_installed(list(own.values())))
+    found: list[Any] = []
+    for piece in split_list(chosen):
+        found += [own[piece]] if piece in own else defense_list(piece)
+    return tuple(dict.fromkeys(found))
+
+
+def _installed(found: list[Any]) -> list[Any]:
+    """Those whose optional dependency is there; the others are said."""
+    from importlib.util import find_spec
+
+    kept = []
+    for defense in found:
+        if defense.requires and find_spec(defense.requires) is None:
+            console(stderr=True).print(
+                f"{defense.name} is left out: {defense.requires} is not installed", soft_wrap=True
+            )
+        else:
+            kept.append(defense)
+    return kept
 
 
 def swept(given: Any) -> tuple[Any, ...]:

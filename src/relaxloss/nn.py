@@ -89,6 +89,7 @@ class RelaxLoss(Alternating):
         alpha: the target of the mean loss, in nats, >= 0; 0 is the plain cross-entropy bit for bit.
         flatten: ``all`` (the paper, tabular data), ``misclassified`` (the paper, images), ``official`` (released code).
         upper: the bound on the true class's probability in the soft labels, in (0, 1].
+        stop_gradient: whether the soft labels are constants, as in the paper; False is the ablation.
         process_group: the ranks that train one model together; by default all, as in `torch.nn.SyncBatchNorm`.
 
     Raises:
@@ -101,11 +102,12 @@ class RelaxLoss(Alternating):
         alpha: float = 1.0,
         flatten: Flatten = "all",
         upper: float = 1.0,
+        stop_gradient: bool = True,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__(process_group)
         check_settings(alpha, flatten, upper)
-        self.alpha, self.flatten, self.upper = alpha, flatten, upper
+        self.alpha, self.flatten, self.upper, self.stop_gradient = alpha, flatten, upper, stop_gradient
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """`relaxloss.functional.relax_loss` at the epoch that was set."""
@@ -116,6 +118,7 @@ class RelaxLoss(Alternating):
             ascent=self._this_epoch(),
             flatten=self.flatten,
             upper=self.upper,
+            stop_gradient=self.stop_gradient,
             process_group=self._ranks(),
         )
 

@@ -42,6 +42,8 @@ class Experiment(Spec):
         shadows: ``same`` (adaptive), ``undefended``, or both side by side.
         seeds: one whole repetition each: another split, other initial weights.
         level: of all intervals.
+        setting: the name in `relaxloss.settings` that it was made from; empty: none.
+        note: one line for whoever reads the result, such as what stands in for what. Neither is in any content key.
     """
 
     dataset: str
@@ -54,6 +56,8 @@ class Experiment(Spec):
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     label: str | None = None
     drop: tuple[str, ...] = ()
+    setting: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,7 @@ def download(urls: tuple[str, ...], folder: Path, sha256: str | None, name: str)
     Raises `UserError` if no address answers (with how to put the file there by hand) or if the file's SHA-256 is not
     the expected one.
     """
-    path = folder / urls[0].rsplit("/", 1)[-1]
+    path = folder / _file_of(urls)
     by_hand = f"fetch it elsewhere and put it at {path}, or put a prepared {name}.npz into {folder}"
     failures = []
     for url in () if path.exists() else urls:
@@ -42,6 +42,10 @@ def download(urls: tuple[str, ...], folder: Path, sha256: str | None, name: str)
     if sha256 and (got := pooch.file_hash(str(path))) != sha256:
         raise UserError(f"{path} has SHA-256 {got}; expected {sha256}: delete it and try again, or {by_hand}")
     return path
+
+
+def _file_of(urls: tuple[str, ...]) -> str:
+    return urls[0].rsplit("/", 1)[-1]
 
 
 @contextlib.contextmanager
@@ -109,6 +113,10 @@ class Upstream(Source):
     urls: ClassVar[tuple[str, ...]]
     sha256: ClassVar[str | None] = None
     shape: ClassVar[tuple[int, ...]]
+
+    def file(self) -> str:
+        """The last part of the first address."""
+        return _file_of(self.urls)
 
     def read(self, path: Path) -> tuple[Array, Array]:
         """``x`` and ``y`` (int64, from 0) of the upstream file."""

@@ -216,6 +216,10 @@ class Source(Spec):
     num_classes: ClassVar[int | None] = None
     embedded: ClassVar[bool] = False
 
+    def file(self) -> str:
+        """The name of the upstream file in the data directory; empty where it is not just one file."""
+        return ""
+
     def fetch(self, folder: Path) -> Dataset:
         """Bring the upstream files into `folder` (verified, never extracted onto the disk) and read them."""
         raise NotImplementedError

@@ -27,15 +27,15 @@ def load(
     registered or not; else the registered source, whose files are downloaded, verified and prepared for the next time.
 
     A path (``.csv``, ``.csv.gz``, ``.parquet``, ``.npz``): the file; CSV and Parquet need the name of the
-    `label` column and leave out the columns in `drop`.
+    `label` column and leave out the columns in `drop`. A file's bare name is also looked for in `folder`.
 
     Raises `UserError` for an unknown name, a missing file, or data that cannot be used; see `files` and `prepared`.
     """
     name = os.fspath(name_or_path)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
-    if name.endswith(SUFFIXES) or {os.sep, os.altsep} & set(name):
-        return _file(Path(name), label, drop)
     home = Path(folder) if folder is not None else directory()
+    if _is_path(name):
+        return _file(_found(name, home), label, drop)
     path = home / f"{name}.npz"
     source = sources[name]() if name in sources.names() else None
     if source is None and not path.is_file():
@@ -54,6 +54,30 @@ def load(
     if not source.embedded:
         prepared.write(dataset, path)
     return dataset
+
+
+def missing(name_or_path: str | os.PathLike[str], *, folder: str | os.PathLike[str] | None = None) -> Path | None:
+    """The file that `load` would have to download or fail without; None if all it needs is there."""
+    name = os.fspath(name_or_path)
+    home = Path(folder) if folder is not None else directory()
+    path = _found(name, home) if _is_path(name) else home / f"{name}.npz"
+    if path.is_file():
+        return None
+    source = sources[name]() if not _is_path(name) and name in sources.names() else None
+    if source is not None and (source.embedded or (home / source.file()).is_file()):
+        return None
+    return path
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(SUFFIXES) or bool({os.sep, os.altsep} & set(name))
+
+
+def _found(name: str, home: Path) -> Path:
+    """The path, or, for a bare file name that is not in the working folder, the file in the data directory."""
+    path = Path(name)
+    beside = home / name
+    return beside if path.name == name and not path.is_file() and beside.is_file() else path
 
 
 def _file(path: Path, label: str | None, drop: tuple[str, ...]) -> Dataset:

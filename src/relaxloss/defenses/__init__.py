@@ -13,7 +13,7 @@ from relaxloss.defenses.flooding import Flooding
 from relaxloss.defenses.hamp import HAMP
 from relaxloss.defenses.label_smoothing import LabelSmoothing
 from relaxloss.defenses.memguard import MemGuard
-from relaxloss.defenses.relaxloss import RelaxLoss
+from relaxloss.defenses.relaxloss import RelaxLoss, UnstoppedRelaxLoss
 from relaxloss.defenses.selena import Selena
 
 register = defenses.register
@@ -38,6 +38,7 @@ __all__ = [
     "NoDefense",
     "RelaxLoss",
     "Selena",
+    "UnstoppedRelaxLoss",
     "defenses",
     "parse",
     "register",

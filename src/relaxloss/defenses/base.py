@@ -45,9 +45,11 @@ class Defense(Spec):
         sweep: the settings that draw its privacy-utility curve, mildest first.
         about: one line for ``relaxloss list``.
         requires: a module of an optional extra, without which it cannot run; the word ``all`` leaves it out then.
+        ablation: another defense with a part taken out, to show what the part does; ``all`` leaves it out.
     """
 
     about: ClassVar[str] = ""
+    ablation: ClassVar[bool] = False
     requires: ClassVar[str] = ""
     neutral: ClassVar[Mapping[str, Any] | None] = None
     active: ClassVar[Mapping[str, Any]] = {}

@@ -7,7 +7,8 @@ Useful range: `alpha` from 0 (plain training) to log C (the loss of a guess); th
 0.5 to 3.0 for CIFAR-100, 0.8 for Purchase100, 2.5 for Texas100. `upper` 1 for images, 0.1 to 0.3 for tabular data.
 
 NB(paper): epochs count from 1 and the even ones ascend, that is 1, 3, 5, ... of our 0-based epochs.
-NB(code): the released code counts from 0, has no stop-gradient, and ``flatten="official"`` is its image branch.
+NB(code): the released code counts from 0, has no stop-gradient (the defense `relaxloss_unstopped`), and
+``flatten="official"`` is its image branch.
 """
 
 from __future__ import annotations
@@ -44,11 +45,20 @@ class RelaxLoss(Defense):
     alpha: NonNegativeFloat = 1.0
     flatten: Literal["all", "misclassified", "official"] = "all"
     upper: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stop_gradient: ClassVar[bool] = True  # a class's, not a field: a field would change the key of every stored result
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, state: State) -> torch.Tensor:
         """`relaxloss.functional.relax_loss` at this epoch."""
         ascent = state.epoch % 2 == 1
-        return relax_loss(logits, targets, alpha=self.alpha, ascent=ascent, flatten=self.flatten, upper=self.upper)
+        return relax_loss(
+            logits,
+            targets,
+            alpha=self.alpha,
+            ascent=ascent,
+            flatten=self.flatten,
+            upper=self.upper,
+            stop_gradient=self.stop_gradient,
+        )
 
     def idle(self, history: list[dict[str, float]]) -> str:
         """Above α it is plain training: said if no epoch's mean loss came below."""
@@ -56,3 +66,13 @@ class RelaxLoss(Defense):
         if self.alpha == 0 or lowest < 1.1 * self.alpha:
             return ""
         return f"the training loss came down to {lowest:.3g} only, never to alpha={self.alpha:g}"
+
+
+@defenses.register("relaxloss_unstopped")
+@dataclass(frozen=True)
+class UnstoppedRelaxLoss(RelaxLoss):
+    """RelaxLoss whose soft labels carry their gradient, as in the released code: the ablation of the stop-gradient."""
+
+    about: ClassVar[str] = "RelaxLoss without the stop-gradient at the soft labels, as released: an ablation"
+    ablation: ClassVar[bool] = True
+    stop_gradient: ClassVar[bool] = False

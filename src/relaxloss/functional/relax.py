@@ -6,7 +6,7 @@ is closed-form without a backward of our own: log-softmax's turns weights ``w`` 
 
 from __future__ import annotations
 
-from math import log
+from math import inf, log
 from typing import Literal, get_args
 
 import torch
@@ -58,6 +58,7 @@ def relax_loss(
     ascent: bool | torch.Tensor,
     flatten: Flatten = "all",
     upper: float = 1.0,
+    stop_gradient: bool = True,
     confidence: torch.Tensor | None = None,
     process_group: dist.ProcessGroup | None = None,
 ) -> torch.Tensor:
@@ -80,9 +81,14 @@ def relax_loss(
     * ``official`` (NB(code): the released image code, here with the stop-gradient): ``w = wrong t - onehot``, gradient
       ``(wrong (p - t) - (p - onehot)) / B``: ascent on every sample on top.
 
+    Without the stop-gradient (NB(code): the released code has none) t moves with the logits, and each ``p - t`` becomes
+    ``p - t + κ (p - onehot)`` with ``κ = p[y] (log p[y] - mean_{c≠y} log p[c])`` where ``p[y] < upper``, else 0: some
+    of the cross-entropy's own gradient, by which a sample above chance is learned further, not held. Values are the
+    same.
+
     ``alpha=0`` is `cross_entropy` bit for bit, since L is never below 0; so is every step with L >= alpha. If L is NaN
     or infinite, L is returned. A logit of -inf (a masked class) makes the flattening's value +inf; its gradient stays
-    finite. Use a large negative number to keep the value finite too.
+    finite (κ's mean leaves the class out). Use a large negative number to keep the value finite too.
 
     The branch is chosen on the device, without a wait; on the CPU the host chooses and computes no other branch.
 
@@ -94,6 +100,7 @@ def relax_loss(
             choice on the device, at the cost of computing both branches.
         flatten: what posterior flattening does, see above.
         upper: the bound on the true class's probability in t, in (0, 1].
+        stop_gradient: whether t is a constant, as in the paper; False is the ablation.
         confidence: ``(B,)`` true-class probabilities from which t is built; by default those of `logits`.
         process_group: decide by the mean over all of the group's batches, weighted by their sizes, so that all ranks
             take the same branch and it is the one a single device would take; None: this process's batch alone.
@@ -111,12 +118,14 @@ def relax_loss(
     known = _on_host(below)
     if known is False:
         return mean
-    if isinstance(ascent, torch.Tensor):
-        relaxed = torch.where(ascent, 2 * alpha - mean, _flattened(log_p, targets, flatten, upper, confidence))
-    elif ascent:
-        relaxed = 2 * alpha - mean
-    else:
+    if isinstance(ascent, torch.Tensor) or not ascent:
         relaxed = _flattened(log_p, targets, flatten, upper, confidence)
+        if not stop_gradient:
+            relaxed = relaxed + _through_labels(log_p, targets, flatten, upper, confidence)
+        if isinstance(ascent, torch.Tensor):
+            relaxed = torch.where(ascent, 2 * alpha - mean, relaxed)
+    else:
+        relaxed = 2 * alpha - mean
     return relaxed if known else torch.where(below, relaxed, mean)
 
 
@@ -142,10 +151,7 @@ def _flattened(
     batch, classes = log_p.shape
     label, fixed = targets.unsqueeze(1), log_p.detach()
     own = fixed.gather(1, label)
-    log_t = own if confidence is None else confidence.detach().log().unsqueeze(1)
-    # t[y] - 1. Never 0, so that a masked class's -inf never meets a weight of exactly 0, which would make NaN; TINY
-    # changes no other digit, and its multiples are no slow denormal numbers.
-    rest = log_t.clamp(max=min(log(upper), -TINY)).expm1_()
+    rest = _rest(own if confidence is None else confidence.detach().log().unsqueeze(1), upper)
     true, other = torch.rsub(rest, -1 / batch, alpha=1 / batch), rest * (1 / (batch * (classes - 1)))
     if flatten != "all":
         wrong = (fixed.amax(1, keepdim=True) > own) + TINY
@@ -153,6 +159,34 @@ def _flattened(
     if flatten == "official":
         true = true + 1 / batch
     return (other.expand(batch, classes).scatter(1, label, true) * log_p).sum()
+
+
+def _through_labels(
+    log_p: torch.Tensor, targets: torch.Tensor, flatten: Flatten, upper: float, confidence: torch.Tensor | None
+) -> torch.Tensor:
+    """What `_flattened` lacks without the stop-gradient: a 0, whose derivatives are those that go through t.
+
+    With ``m = mean_{c≠y} log p[c] - log p[y]`` it is ``1/B Σ_i (t_i[y] - sg(t_i[y])) m_i``, right at every order. A
+    masked class's -inf is left out of m: on a device this branch is computed in descending steps too, and an infinite
+    derivative that is not chosen would still be NaN.
+    """
+    label, fixed = targets.unsqueeze(1), log_p.detach()
+    rest = _rest(log_p.gather(1, label) if confidence is None else confidence.log().unsqueeze(1), upper)
+    known = log_p.masked_fill(fixed == -inf, 0)
+    own = known.gather(1, label)
+    apart = (known.sum(1, keepdim=True) - own) / (log_p.shape[1] - 1) - own
+    if flatten != "all":
+        apart = apart * (fixed.amax(1, keepdim=True) > fixed.gather(1, label))
+    return ((rest - rest.detach()) * apart).mean()
+
+
+def _rest(log_t: torch.Tensor, upper: float) -> torch.Tensor:
+    """``t[y] - 1`` from the logarithm of the true class's probability ``(B, 1)``, bounded.
+
+    Never 0, so that a masked class's -inf never meets a weight of exactly 0, which would make NaN; TINY changes no
+    other digit, and its multiples are no slow denormal numbers.
+    """
+    return log_t.clamp(max=min(log(upper), -TINY)).expm1_()
 
 
 def _over_all(mean: torch.Tensor, count: int, group: dist.ProcessGroup) -> torch.Tensor:
