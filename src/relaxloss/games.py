@@ -42,6 +42,11 @@ class Design:
     test: Indices
     labels: Indices | None = None
 
+    @property
+    def several(self) -> bool:
+        """Whether each asked sample is asked of several models."""
+        return len(self.targets) > 1
+
     def members(self, row: int) -> Indices:
         """The samples that model `row` is trained on."""
         return np.flatnonzero(self.member[row])
