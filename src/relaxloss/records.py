@@ -156,6 +156,7 @@ def null_of_wins(models: int) -> list[Scores]:
                 chances[b:] += a / (a + b) * above[b]
             chances[: a * (b - 1) + 1] += b / (a + b) * line[b - 1]
             line.append(chances)
-        found.append(np.cumsum(line[-1][::-1])[::-1].clip(max=1.0))
+        found.append(np.cumsum(line[-1][::-1])[::-1])
+        found[-1][0] = 1.0  # which rounding misses
         above = line
     return found
