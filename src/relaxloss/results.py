@@ -101,7 +101,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             if design.labels is not None:
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
             records.append(pd.DataFrame([head | {"adaptive": adaptive, "attack": strongest}] * len(listed)).join(listed))
-            facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest)
+            released = _released(plan, store, defense, seed, first)
+            facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
             for flag in flags.raised(facts):
                 warned.setdefault(flag, []).append(str(defense))
     whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": experiment.game.brief}
@@ -132,10 +133,10 @@ def evaluation_facts(
     history: list[dict[str, float]],
     table: dict[str, tuple[Any, Any]],
     strongest: str,
+    released: tuple[float | None, float | None],
 ) -> flags.Facts:
-    """What is known about the evaluation of one defense, for the flags."""
-    changes = defense.trainer != defense and defense.snapshot is None  # a release that is not the network itself
-    unchanged = None if changes else 0.0
+    """What is known about the evaluation of one defense, for the flags; `released` is from `_released`."""
+    changed_labels, changed_on_repeat = released
     confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
     best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
     label_only = next((name for name in table if name.startswith("label_only")), None)
@@ -152,8 +153,8 @@ def evaluation_facts(
         lowest_fpr=min(measures.FPRS),
         shadows=len(design.member) - 1,
         adaptive=True in plan.modes,
-        changed_on_repeat=None if defense.randomised else 0.0,
-        changed_labels=unchanged,
+        changed_on_repeat=changed_on_repeat,
+        changed_labels=changed_labels,
         tied_pairs=metrics.tied_share(*table[best]) if best else None,
         label_only_advantage=advantage,
         reference_overlap=len(np.intersect1d(design.asked, design.reference)),
@@ -250,6 +251,22 @@ def _records(
 def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, labels: Any) -> Signals:
     key = plan.signal_keys(defense, seed, row)["plain"]
     return Signals.join([unpack_arrays(require(store, "signals", key)[ARRAYS])], labels)
+
+
+def _released(
+    plan: Plan, store: Store, defense: Defense, seed: int, row: int
+) -> tuple[float | None, float | None]:
+    """Shares of samples with another label under the release, and with another answer the second time.
+
+    Both 0 where the network itself is released; None where an older version of this package observed it.
+    """
+    key = plan.signal_keys(defense, seed, row)["plain"]
+    found = unpack_arrays(require(store, "signals", key)[ARRAYS]).get("release")
+    if found is not None:
+        return float(found[0]), float(found[1])
+    if defense.trainer == defense or (defense.snapshot is not None and not isinstance(defense, Composed)):
+        return 0.0, 0.0
+    return None, None if defense.randomised else 0.0
 
 
 def names_of(defense: Defense) -> dict[str, str]:

@@ -66,8 +66,7 @@ def print_summary(result: Result, console: Console) -> None:
     for reason in tables.reasons(table):
         _say(console, reason, "dim")
     for flag in getattr(result, "flags", ()) or ():
-        said = f"{flag.detail}. Raised if {flag.raised_if}. {flag.why} {flag.what_to_do}"
-        _say(console, f"Warning ({flag.name.replace('_', ' ')}): {said}", "yellow")
+        _say(console, words.warning(flag), "yellow")
     for failure in result.failures:
         _say(console, f"Failed: {failure}", "red")
 
