@@ -69,6 +69,26 @@ def test_no_leak_is_found_by_fitting_where_there_is_none(shadows: int, draws: in
     assert unbiased([name for name in NAMES if name in FITTED], game, size, draws) == []
 
 
+@pytest.mark.parametrize("shadows", [4, 16])
+def test_no_leak_is_found_pooled_over_all_targets(shadows: int) -> None:
+    """As the results pool them: a record's scores under its models are built from one another's margins."""
+    names, draws = ("loss", "lira", "lira_offline", "rmia"), 100
+    auc, covered = np.empty((2, draws, len(names)))
+    for draw in range(draws):
+        world = World(RandomHalves(models=shadows + 1), 120, 5000 + draw)
+        rows = world.all()
+        member = world.design.member[:, world.design.asked]
+        clusters = metrics.Clusters(*(each.reshape(-1) for each in np.indices(member.shape)[::-1]))
+        for place, name in enumerate(names):
+            scores = np.concatenate(parse(name).score_all(rows))
+            auc[draw, place] = metrics.auc(scores, member.reshape(-1))
+            low, high = metrics.clustered_auc_interval(scores, member.reshape(-1), clusters)
+            covered[draw, place] = low <= 0.5 <= high
+    assert (covered.sum(0) >= stats.binom.ppf(0.001, draws, 0.95)).all(), covered.sum(0)
+    errors = (auc.mean(0) - 0.5) / (auc.std(0, ddof=1) / np.sqrt(draws))
+    assert (np.abs(errors) < 3).all(), errors
+
+
 def test_an_exactly_balanced_design_would_have_leaked() -> None:
     """If all models together have each sample equally often, the shadows alone tell who is in a silent target."""
     rng = np.random.default_rng(0)

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from relaxloss.data import Dataset
+from relaxloss.defenses import NONE, Defense, NoDefense
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.experiment import Quiet, run
 from relaxloss.plan import Experiment, Plan
 from relaxloss.results import COLUMNS
 from relaxloss.store import Store
-from relaxloss.task import Recipe
+from relaxloss.task import Recipe, Task
 
 TINY = Recipe(model="mlp:hidden=32", epochs=30, milestones=(20,), batch_size=32)
 ATTACKS = ("loss", "entropy", "neural:epochs=5")
@@ -258,3 +262,40 @@ def test_kill_minus_nine_ten_times(done: tuple[Path, pd.DataFrame], blobs: Datas
         folder.mkdir()
         rows = kill_and_rerun(blobs, folder, 1, random.Random(attempt))
         pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
+
+
+class Dice(torch.nn.Module):
+    """Answers class 0 to a third of the queries, at random each time."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        log_p = self.network(x).log_softmax(1)
+        log_p[torch.rand(len(x)) < 1 / 3, 0] = 9.0
+        return log_p.log_softmax(1)
+
+
+@dataclass(frozen=True)
+class Gamble(NoDefense):
+    """A release that rolls dice."""
+
+    name: ClassVar[str] = "gamble"
+    randomised: ClassVar[bool] = True  # type: ignore[assignment]
+    trainer: ClassVar[Defense] = NONE  # type: ignore[assignment]
+
+    def release(self, network: torch.nn.Module, task: Task | None) -> torch.nn.Module:
+        return Dice(network)
+
+
+def test_a_release_that_changes_labels_or_answers_is_flagged_with_its_share(blobs: Dataset, tmp_path: Path) -> None:
+    recipe = replace(TINY, epochs=3, milestones=(2,))
+    hamp = "hamp:train=false"
+    spec = Experiment("blobs", defenses=(NONE, Gamble(), hamp), attacks=("loss",), recipe=recipe)  # type: ignore[arg-type]
+    with torch.random.fork_rng():
+        result = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    raised = {flag.name: flag.detail for flag in result.flags}
+    for name, low, high in (("release_changes_labels", 15, 33), ("randomised_release", 33, 60)):
+        assert raised[name].startswith("gamble: "), raised  # and neither no defense nor HAMP
+        assert low < float(re.search(r"([0-9.]+)%", raised[name])[1]) < high, raised[name]

@@ -27,6 +27,7 @@ app = typer.Typer(
 store_app = typer.Typer(no_args_is_help=True, help="Look into, verify and tidy a run's store.")
 app.add_typer(store_app, name="store")
 
+CANARIES = 100  # that --canaries-from takes where the game does not say how many
 INTERRUPTED = 130  # how typer ends on Ctrl-C
 
 DataOption = Annotated[str | None, typer.Option("--data", help="a data set's name, or a .csv, .parquet or .npz file")]
@@ -153,6 +154,10 @@ def compare(
     sweep: Annotated[bool, typer.Option("--sweep", help="every setting of each defense's curve")] = False,
     shadows: Annotated[str | None, typer.Option(help="same (adaptive), undefended, or both")] = None,
     game: Annotated[str | None, typer.Option(help="five_folds:shadows=1 or random_halves:models=64,canaries=0")] = None,
+    canaries_from: Annotated[
+        Path | None,
+        typer.Option("--canaries-from", help="a finished run of random_halves: its most vulnerable samples are asked"),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="comma-separated")] = None,
     label: LabelOption = None,
     drop: DropOption = None,
@@ -184,6 +189,8 @@ def compare(
         fields["drop"] = _names(drop)
     if seeds is not None:
         fields["seeds"] = tuple(seeds.split(","))
+    if canaries_from is not None:
+        fields["game"] = vulnerable_game(fields.get("game", "random_halves"), canaries_from)
     notes: list[str] = []
     listed = attacks if attacks is not None else _listed(fields.get("attacks"))
     if listed is not None:
@@ -201,6 +208,8 @@ def compare(
         raise UserError(f"got recipe = {base!r}; expected a table [recipe] with its fields")
     fields["dataset"] = _required(fields.get("dataset"))
     dataset = data_sets.load(fields["dataset"], label=fields.get("label"), drop=fields.get("drop", ()))
+    if canaries_from is not None:
+        _same_data(canaries_from, dataset)
     fields["recipe"] = recipe_of(dataset, model, epochs, recipe, base)
     experiment = build(Experiment, fields)
     directory = out or Path("runs") / (setting or dataset.name)
@@ -213,6 +222,36 @@ def compare(
     result = api.compare(experiment, directory, engine=runner, watch=watch)
     report.print_summary(result, console())
     console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+
+
+def vulnerable_game(given: Any, run: Path) -> Any:
+    """The game `given` with the most vulnerable samples of a finished run as canaries, named in it.
+
+    As many as the game's `canaries`, or 100.
+    """
+    import dataclasses
+
+    from relaxloss import games, records, report
+
+    game = games.parse(given)
+    if not isinstance(game, games.RandomHalves) or game.canary_kind == "mislabelled":
+        raise UserError(
+            f"--canaries-from goes with the game random_halves and its canary_kind=vulnerable; got {game.brief}"
+        )
+    chosen = records.most_vulnerable(report.load(run).records, game.canaries or CANARIES)
+    return dataclasses.replace(game, canaries=len(chosen), canary_kind="vulnerable", chosen=chosen)
+
+
+def _same_data(run: Path, dataset: Any) -> None:
+    """A clear error if the run was on other data, whose row numbers mean nothing here."""
+    from relaxloss import report
+
+    facts = report.load(run).facts
+    if facts.get("fingerprint") != dataset.fingerprint:
+        raise UserError(
+            f"--canaries-from {run}: that run was on {facts['experiment']['dataset']}, and not on the very data of "
+            f"{dataset.name}; expected a run on the same data, for a record is named by its row"
+        )
 
 
 def defense_list(text: str) -> tuple[Any, ...]:

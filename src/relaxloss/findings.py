@@ -15,6 +15,7 @@ from relaxloss.attacks.base import Scores
 from relaxloss.attacks.functional.shapes import bounded
 from relaxloss.flags import Facts, Flag
 from relaxloss.predictions import Predictions
+from relaxloss.records import exposure
 
 TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in measures.FPRS)
 DISCRETE = ("correctness", "label_only")  # their ties are no sign of rounded predictions
@@ -35,8 +36,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def records(scores: Scores, found: Predictions) -> pd.DataFrame:
     """One line per sample, the most exposed first; see `auditing.Audit`."""
-    others = np.sort(scores[~found.member])
-    accused = len(others) - np.searchsorted(others, scores, "left")
+    rank, fpr = exposure(scores, found.member)
     names = np.array(found.classes)
     table = pd.DataFrame(
         {
@@ -46,8 +46,8 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
             "predicted": names[found.logits.argmax(axis=1)],
             "member": found.member,
             "score": scores,
-            "rank": 1 + len(scores) - np.searchsorted(np.sort(scores), scores, "right"),
-            "fpr": accused / len(others),
+            "rank": rank,
+            "fpr": fpr,
         }
     )
     return table.sort_values(["rank", "index"], ignore_index=True)

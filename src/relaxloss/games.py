@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -40,6 +42,11 @@ class Design:
     test: Indices
     labels: Indices | None = None
 
+    @property
+    def several(self) -> bool:
+        """Whether each asked sample is asked of several models."""
+        return len(self.targets) > 1
+
     def members(self, row: int) -> Indices:
         """The samples that model `row` is trained on."""
         return np.flatnonzero(self.member[row])
@@ -67,6 +74,11 @@ class Game(Spec):
     def sets_aside(self) -> bool:
         """Whether a drawing has reference samples."""
         return True
+
+    @property
+    def brief(self) -> str:
+        """The spec as a string for tables: without lists of samples."""
+        return str(self)
 
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
         """Who is in which model, for a pool with the given labels ``(M,)``."""
@@ -116,7 +128,10 @@ class RandomHalves(Game):
         models: how many models; each has the other ``models - 1`` as shadows.
         canaries: with 0, all samples but the held-out ones are asked; else only so many are, and all others are in
             every model.
-        canary_kind: ``clean`` takes samples as they are; ``mislabelled`` gives each a random wrong label.
+        canary_kind: ``clean`` takes random samples as they are; ``mislabelled`` gives each a random wrong label;
+            ``vulnerable`` takes those in `chosen` as they are.
+        chosen: the places in the pool of the most vulnerable samples, as a leave-one-out pass over another run has
+            found them (``relaxloss compare --canaries-from RUN``); as many as `canaries`. They are never held out.
         reference: the share of the pool that is in no model, for surrogate attackers and as RMIA's population.
         test: the share of the pool that is in no model, on which accuracy is measured.
     """
@@ -125,7 +140,8 @@ class RandomHalves(Game):
     aligned: ClassVar[bool] = True
     models: Annotated[int, Field(ge=2)] = 64
     canaries: NonNegativeInt = 0
-    canary_kind: Literal["clean", "mislabelled"] = "clean"
+    canary_kind: Literal["clean", "mislabelled", "vulnerable"] = "clean"
+    chosen: tuple[NonNegativeInt, ...] = ()
     reference: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
 
@@ -134,11 +150,22 @@ class RandomHalves(Game):
         """Whether a drawing has reference samples."""
         return self.reference > 0
 
+    @property
+    def brief(self) -> str:
+        """As a string, with the chosen samples as a digest."""
+        if not self.chosen:
+            return str(self)
+        digest = hashlib.sha256("/".join(map(str, self.chosen)).encode()).hexdigest()[:8]
+        return f"{dataclasses.replace(self, chosen=())},chosen={digest}"
+
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
         """Held-out shares first, then a fair coin for every asked sample and model."""
         size = len(labels)
         order = permuted(size, seed)
+        chosen = self._chosen(size)
+        order = order[~np.isin(order, chosen)]
         reference, test, pool = np.split(order, [int(size * self.reference), int(size * (self.reference + self.test))])
+        pool = np.concatenate([chosen, pool])
         asked = pool[: self.canaries] if self.canaries else pool
         if len(asked) < 2 or len(pool) < self.canaries:
             raise UserError(
@@ -159,6 +186,27 @@ class RandomHalves(Game):
         rows = tuple(range(self.models))
         asked, test = np.sort(asked), np.sort(test)
         return Design(member, rows, asked, asked, np.sort(reference), test, changed)
+
+    def _chosen(self, size: int) -> Indices:
+        """The places in `chosen`, if they fit a pool of `size` samples and the other fields."""
+        if self.canary_kind != "vulnerable":
+            if self.chosen:
+                raise UserError(
+                    f"RandomHalves got chosen samples and canary_kind={self.canary_kind}; only vulnerable canaries are "
+                    "chosen: leave `chosen` out, or set canary_kind=vulnerable"
+                )
+        elif not self.chosen or len(set(self.chosen)) != self.canaries or self.canaries != len(self.chosen):
+            raise UserError(
+                f"RandomHalves got canaries={self.canaries} vulnerable ones, and {len(set(self.chosen))} different "
+                "samples in `chosen`; expected as many: run random_halves without canaries first, and name its "
+                "directory with --canaries-from"
+            )
+        elif max(self.chosen) >= size:
+            raise UserError(
+                f"RandomHalves got {max(self.chosen)} in `chosen`; expected places in this data set of {size} samples, "
+                f"0 to {size - 1}: take the canaries from a run on the same data"
+            )
+        return np.array(self.chosen, dtype=np.int64)
 
 
 GAMES: dict[str, type[Game]] = {game.name: game for game in (FiveFolds, RandomHalves)}

@@ -145,6 +145,8 @@ def train_and_observe(job: TrainJob) -> Produced:
             if observation.defense == defense:
                 labels = dataset.y if design.labels is None else design.labels
                 arrays = signals.observe(release, network, dataset, observation.query, labels)
+                if observation.query == "plain" and release is not network:
+                    arrays |= signals.differences(release, network, dataset, arrays["logits"])
                 produced["signals", observation.key] = {ARRAYS: pack_arrays(arrays)}
     return Produced(produced, seconds)
 

@@ -64,22 +64,46 @@ def utility(
     return rows
 
 
-def attack(name: str, scores: Scores, member: Bool, *, level: float = 0.95, note: str = "") -> list[Row]:
-    """AUC with DeLong's interval, and TPR at 1 % and 0.1 % FPR with Clopper-Pearson's where the FPR is resolvable."""
+def attack(
+    name: str,
+    scores: Scores,
+    member: Bool,
+    *,
+    clusters: metrics.Clusters | None = None,
+    level: float = 0.95,
+    note: str = "",
+) -> list[Row]:
+    """AUC with DeLong's interval, and TPR at 1 % and 0.1 % FPR with Clopper-Pearson's where the FPR is resolvable.
+
+    Where the same records were asked of several models, `clusters` says of which each score is, and the intervals
+    reckon with both (`relaxloss.metrics.clusters`).
+    """
     n = len(scores)
-    low, high = metrics.auc_interval(scores, member, level)
+    low, high = auc_interval(scores, member, clusters, level)
     rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
     nonmembers = int((~member).sum())
     for fpr in FPRS:
         measure = f"tpr_at_{fpr:g}_fpr"
         if metrics.resolvable(nonmembers, fpr):
-            low, high = metrics.tpr_interval(scores, member, fpr=fpr, level=level, threshold="estimated")
+            if clusters is None:
+                low, high = metrics.tpr_interval(scores, member, fpr=fpr, level=level, threshold="estimated")
+            else:
+                low, high = metrics.clustered_tpr_interval(scores, member, clusters, fpr=fpr, level=level)
             value = metrics.tpr_at_fpr(scores, member, fpr=fpr)
             rows.append(row(measure, value, low=low, high=high, n=n, attack=name, note=note))
         else:
             why = f"not measured: {nonmembers} non-members give {fpr * nonmembers:.1f} false positives, fewer than 10"
             rows.append(row(measure, np.nan, n=n, attack=name, note=why))
     return rows
+
+
+def auc_interval(
+    scores: Scores, member: Bool, clusters: metrics.Clusters | None, level: float = 0.95
+) -> metrics.Interval:
+    """The AUC's interval, over records and models where there are several of both."""
+    if clusters is None:
+        return metrics.auc_interval(scores, member, level)
+    return metrics.clustered_auc_interval(scores, member, clusters, level)
 
 
 def decision(
@@ -90,6 +114,7 @@ def decision(
     rehearsal: tuple[Scores, Bool, Ints],
     num_classes: int,
     *,
+    clusters: metrics.Clusters | None = None,
     level: float = 0.95,
 ) -> list[Row]:
     """Balanced accuracy at thresholds chosen on a shadow (`rehearsal`: its scores, membership, labels).
@@ -105,25 +130,38 @@ def decision(
     each = metrics.best_thresholds(shadow_scores, shadow_member, shadow_labels, num_classes)
     rows = []
     for measure, threshold in (("balanced_accuracy", one), ("balanced_accuracy_per_class", each[labels])):
-        low, high = metrics.balanced_accuracy_interval(scores, member, threshold, level)
+        if clusters is None:
+            low, high = metrics.balanced_accuracy_interval(scores, member, threshold, level)
+        else:
+            low, high = metrics.clustered_balanced_accuracy_interval(scores, member, threshold, clusters, level)
         value = metrics.balanced_accuracy(scores, member, threshold)
         rows.append(row(measure, value, low=low, high=high, n=len(scores), attack=name))
     return rows
 
 
-def worst(table: Mapping[str, Scores], member: Bool, *, seed: int, level: float = 0.95) -> list[Row]:
+def worst(
+    table: Mapping[str, Scores],
+    member: Bool,
+    *,
+    seed: int,
+    clusters: metrics.Clusters | None = None,
+    level: float = 0.95,
+) -> list[Row]:
     """The strongest attack twice: ``max`` over all on all samples, and ``selected`` on one half, measured on the other.
 
-    The maximum is biased upwards by the selection; the second number is not.
+    The maximum is biased upwards by the selection; the second number is not. A record that was asked of several models
+    is in one half with all its scores.
     """
     by_auc = {name: metrics.auc(scores, member) for name, scores in table.items()}
     first = max(by_auc, key=lambda name: by_auc[name])
-    rows = attack("max", table[first], member, level=level)
-    half = seeds.rng(seed, "selection").random(len(member)) < 0.5
+    rows = attack("max", table[first], member, clusters=clusters, level=level)
+    record = np.arange(len(member)) if clusters is None else np.unique(clusters.records, return_inverse=True)[1]
+    half = (seeds.rng(seed, "selection").random(record.max() + 1) < 0.5)[record]
     if all(part.any() and not part.all() for part in (member[half], member[~half])):
         on_half = {name: metrics.auc(scores[half], member[half]) for name, scores in table.items()}
         chosen = max(on_half, key=lambda name: on_half[name])
-        rows += attack("selected", table[chosen][~half], member[~half], level=level)
+        rest = None if clusters is None else clusters.take(~half)
+        rows += attack("selected", table[chosen][~half], member[~half], clusters=rest, level=level)
         names = {"max": first, "selected": chosen}
     else:
         names = {"max": first}

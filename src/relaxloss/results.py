@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import flags, jobs, measures, metrics
+from relaxloss import flags, jobs, measures, metrics, onerun
+from relaxloss import records as record_room
+from relaxloss.attacks import functional
 from relaxloss.defenses import Composed, Defense
 from relaxloss.games import Design
 from relaxloss.jobs import ARRAYS, require
@@ -41,6 +43,7 @@ class Result:
         facts: the experiment as a dict, the data set's provenance, versions and dates.
         flags: warnings about the evaluation itself.
         failures: jobs that failed, with their reasons.
+        records: which records leak: `records.vulnerability` in a game of several targets, `records.exposed` of one.
     """
 
     rows: pd.DataFrame
@@ -51,6 +54,7 @@ class Result:
     flags: tuple[flags.Flag, ...] = ()
     failures: tuple[str, ...] = ()
     out: Path | None = None
+    records: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
 
 def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float = 0.0) -> Result:
@@ -60,6 +64,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
     histograms: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
+    records: list[pd.DataFrame] = []
     warned: dict[flags.Flag, list[str]] = {}
     _, scored = plan.score_jobs(store)
     for seed, design in plan.designs.items():
@@ -83,15 +88,24 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 histograms += [head | {"membership": which} | item for item in bins]
             for adaptive in plan.modes:
                 mine = [s for s in scored if (s.defense, s.adaptive, s.seed) == (defense, adaptive, seed)]
-                found, table = _attack_rows(plan, store, mine, design, labels, seed, adaptive)
+                found, table = _attack_rows(plan, store, mine, design, labels, seed)
+                found += _one_run_rows(plan, design, table, own_facts, seed)
                 rows += [head | {"adaptive": adaptive} | item for item in found]
                 strongest = max(table, key=lambda name: metrics.auc(*table[name]))
                 thin = measures.thinned_roc(*table[strongest])
                 curves += [head | {"adaptive": adaptive, "attack": strongest} | item for item in thin]
-            facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest)
+            listed = _records(plan, store, defense, seed, design, labels, table[strongest][0])
+            if design.several:
+                rows.append(head | {"adaptive": None} | record_room.leaking(listed))
+            listed.insert(2, "label", dataset.y[listed["record"]])
+            if design.labels is not None:
+                listed.insert(3, "trained_as", design.labels[listed["record"]])
+            records.append(pd.DataFrame([head | {"adaptive": adaptive, "attack": strongest}] * len(listed)).join(listed))
+            released = _released(plan, store, defense, seed, first)
+            facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
             for flag in flags.raised(facts):
                 warned.setdefault(flag, []).append(str(defense))
-    whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": str(experiment.game)}
+    whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": experiment.game.brief}
     table_of_rows = pd.DataFrame([whole | item for item in rows])
     return Result(
         table_of_rows[list(COLUMNS)],
@@ -101,6 +115,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
         facts_of(plan, seconds),
         flags=tuple(_said_of(flag, names, len(experiment.defenses)) for flag, names in warned.items()),
         out=out,
+        records=pd.concat(records, ignore_index=True),
     )
 
 
@@ -118,27 +133,34 @@ def evaluation_facts(
     history: list[dict[str, float]],
     table: dict[str, tuple[Any, Any]],
     strongest: str,
+    released: tuple[float | None, float | None],
 ) -> flags.Facts:
-    """What is known about the evaluation of one defense, for the flags."""
-    changes = defense.trainer != defense and defense.snapshot is None  # a release that is not the network itself
-    unchanged = None if changes else 0.0
+    """What is known about the evaluation of one defense, for the flags; `released` is from `_released`."""
+    changed_labels, changed_on_repeat = released
     confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
     best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
     label_only = next((name for name in table if name.startswith("label_only")), None)
-    advantage = None
+    advantage, clusters = None, _clusters(design)
     if label_only and best:
-        advantage = metrics.auc_difference_interval(table[label_only][0], *table[best])
+        pair = table[label_only][0], *table[best]
+        advantage = (
+            metrics.auc_difference_interval(*pair)
+            if clusters is None
+            else metrics.clustered_auc_difference_interval(*pair, clusters)
+        )
     return flags.Facts(
         nonmembers=int((~table[strongest][1]).sum()),
         lowest_fpr=min(measures.FPRS),
         shadows=len(design.member) - 1,
         adaptive=True in plan.modes,
-        changed_on_repeat=None if defense.randomised else 0.0,
-        changed_labels=unchanged,
+        changed_on_repeat=changed_on_repeat,
+        changed_labels=changed_labels,
         tied_pairs=metrics.tied_share(*table[best]) if best else None,
         label_only_advantage=advantage,
         reference_overlap=len(np.intersect1d(design.asked, design.reference)),
-        auc_intervals={name: metrics.auc_interval(*part, flags.AUC_LEVEL) for name, part in table.items()},
+        auc_intervals={
+            name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()
+        },
         dp="epsilon" in own_facts,
         epsilon=own_facts.get("epsilon"),
         delta=own_facts.get("delta"),
@@ -162,7 +184,7 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
 
 
 def _attack_rows(
-    plan: Plan, store: Store, scored: list[Scored], design: Design, labels: Any, seed: int, adaptive: bool
+    plan: Plan, store: Store, scored: list[Scored], design: Design, labels: Any, seed: int
 ) -> tuple[list[measures.Row], dict[str, tuple[Any, Any]]]:
     """All rows of one defense, one kind of shadows and one seed; and the pooled scores by attack."""
     targets = list(design.targets)
@@ -171,24 +193,80 @@ def _attack_rows(
     rehearsed = design.shadows(targets[0])[0]
     level = plan.experiment.level
     rows, table = [], {}
+    clusters = _clusters(design)
     fair = np.repeat([target != rehearsed for target in targets], len(design.asked))  # not the rehearsal's own model
     for item in scored:
         arrays = unpack_arrays(require(store, "scores", item.key)[ARRAYS])
         scores = arrays["scores"].reshape(-1)
         name = str(item.attack)
         table[name] = scores
-        rows += measures.attack(name, scores, member, level=level)
+        rows += measures.attack(name, scores, member, clusters=clusters, level=level)
         rehearsal = (arrays["rehearsal"], design.member[rehearsed, design.fit], labels[design.fit])
         rows += measures.decision(
-            name, scores[fair], member[fair], asked_labels[fair], rehearsal, plan.dataset.num_classes, level=level
-        )
-    rows += measures.worst(table, member, seed=seed, level=level)
+            name, scores[fair], member[fair], asked_labels[fair], rehearsal, plan.dataset.num_classes,
+            clusters=clusters and clusters.take(fair), level=level,
+        )  # fmt: skip
+    rows += measures.worst(table, member, seed=seed, clusters=clusters, level=level)
     return rows, {name: (scores, member) for name, scores in table.items()}
+
+
+def _clusters(design: Design) -> metrics.Clusters | None:
+    """Which record and which model each pooled score is of; None where there is one target."""
+    if not design.several:
+        return None
+    targets, asked = np.array(design.targets), design.asked
+    return metrics.Clusters(np.tile(asked, len(targets)), np.repeat(targets, len(asked)))
+
+
+def _one_run_rows(
+    plan: Plan, design: Design, table: dict[str, tuple[Any, Any]], own_facts: dict[str, Any], seed: int
+) -> list[measures.Row]:
+    """The lower bound of ε where coins decided who is in a target; each target is a one-run audit.
+
+    δ is that of the defense's own account, or what it would be by default: a tenth of one over the members.
+    """
+    if not plan.experiment.game.aligned:
+        return []
+    shape = len(design.targets), len(design.asked)
+    scores = {name: part[0].reshape(shape) for name, part in table.items()}
+    member = design.member[list(design.targets)][:, design.asked]
+    delta = own_facts.get("delta", 0.1 / int(design.member[design.targets[0]].sum()))
+    return [onerun.bound(scores, member, delta=delta, level=plan.experiment.level, seed=seed)]
+
+
+def _records(
+    plan: Plan, store: Store, defense: Defense, seed: int, design: Design, labels: Any, scores: Any
+) -> pd.DataFrame:
+    """Which records leak under one defense, by the strongest attack of the mode that heads the report."""
+    member = design.member[list(design.targets)][:, design.asked]
+    if not design.several:
+        return record_room.exposed(scores, member[0], design.asked)
+    margins = []
+    for target in design.targets:
+        observed = _signals(plan, store, defense, seed, target, labels)
+        margins.append(functional.logit_margin(observed.logits[0, design.asked], labels[design.asked]))
+    return record_room.vulnerability(np.stack(margins), scores.reshape(member.shape), member, design.asked)
 
 
 def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, labels: Any) -> Signals:
     key = plan.signal_keys(defense, seed, row)["plain"]
     return Signals.join([unpack_arrays(require(store, "signals", key)[ARRAYS])], labels)
+
+
+def _released(
+    plan: Plan, store: Store, defense: Defense, seed: int, row: int
+) -> tuple[float | None, float | None]:
+    """Shares of samples with another label under the release, and with another answer the second time.
+
+    Both 0 where the network itself is released; None where an older version of this package observed it.
+    """
+    key = plan.signal_keys(defense, seed, row)["plain"]
+    found = unpack_arrays(require(store, "signals", key)[ARRAYS]).get("release")
+    if found is not None:
+        return float(found[0]), float(found[1])
+    if defense.trainer == defense or (defense.snapshot is not None and not isinstance(defense, Composed)):
+        return 0.0, 0.0
+    return None, None if defense.randomised else 0.0
 
 
 def names_of(defense: Defense) -> dict[str, str]:
@@ -205,6 +283,7 @@ def facts_of(plan: Plan, seconds: float) -> dict[str, Any]:
     return {
         "experiment": plan.experiment.settings() | {"recipe": plan.recipe.settings()},
         "provenance": plan.dataset.provenance,
+        "fingerprint": plan.dataset.fingerprint,
         "samples": len(plan.dataset),
         "num_classes": plan.dataset.num_classes,
         "members": int(plan.designs[plan.experiment.seeds[0]].member[0].sum()),

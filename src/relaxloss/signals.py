@@ -21,6 +21,7 @@ from relaxloss.errors import UserError, unknown
 from relaxloss.task import Network, predict
 
 VERSION = 1
+TWICE = 256  # samples that are asked twice
 Float = npt.NDArray[np.floating[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -153,6 +154,18 @@ def observe(
     release.eval()
     network.eval()
     return QUERIES[query](release, network, dataset, dataset.y if labels is None else labels)
+
+
+def differences(release: nn.Module, network: Network, dataset: Dataset, logits: Float) -> Arrays:
+    """How a release that is not the network itself behaves, for the flags: ``release (2,)``.
+
+    First the share of samples whose answer to the plain query (`logits`) has another top-1 class than the network
+    beneath; then the share of the first `TWICE` samples whose answer differs when they are asked twice.
+    """
+    x = rows_of(dataset)
+    first, again = (_ask(release, x[:TWICE]) for _ in range(2))
+    changed = (_ask(network, x).argmax(1) != logits.argmax(1)).mean()
+    return {"release": np.array([changed, (first != again).any(1).mean()])}
 
 
 def _ask(release: nn.Module, x: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -1,5 +1,13 @@
 """How well scores tell members from non-members, and what a classifier is good for: plain functions on arrays."""
 
+from relaxloss.metrics.clusters import (
+    Clusters,
+    clustered_auc_difference_interval,
+    clustered_auc_interval,
+    clustered_balanced_accuracy_interval,
+    clustered_tpr_interval,
+    design_effect,
+)
 from relaxloss.metrics.curve import (
     auc,
     balanced_accuracy,
@@ -7,10 +15,12 @@ from relaxloss.metrics.curve import (
     best_thresholds,
     resolvable,
     roc,
+    threshold_at_fpr,
     tied_share,
     tpr_at_fpr,
 )
 from relaxloss.metrics.intervals import (
+    Interval,
     auc_difference_interval,
     auc_interval,
     balanced_accuracy_interval,
@@ -22,6 +32,8 @@ from relaxloss.metrics.intervals import (
 from relaxloss.metrics.utility import Summary, accuracy_interval, calibration_error, losses, summary, top_k
 
 __all__ = [
+    "Clusters",
+    "Interval",
     "Summary",
     "accuracy_interval",
     "auc",
@@ -33,11 +45,17 @@ __all__ = [
     "best_thresholds",
     "calibration_error",
     "clopper_pearson",
+    "clustered_auc_difference_interval",
+    "clustered_auc_interval",
+    "clustered_balanced_accuracy_interval",
+    "clustered_tpr_interval",
+    "design_effect",
     "losses",
     "one_run_epsilon",
     "resolvable",
     "roc",
     "summary",
+    "threshold_at_fpr",
     "tied_share",
     "top_k",
     "tpr_at_fpr",

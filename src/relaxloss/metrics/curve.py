@@ -42,6 +42,13 @@ def tpr_at_fpr(scores: npt.ArrayLike, member: npt.ArrayLike, fpr: float = 0.001)
     return true_positives(np.sort(members), np.sort(others), allowed(len(others), fpr)) / len(members)
 
 
+def threshold_at_fpr(scores: npt.ArrayLike, member: npt.ArrayLike, fpr: float = 0.001) -> float:
+    """The score that `tpr_at_fpr` accuses strictly above: the (⌊fpr·n⌋ + 1)-th highest of the n non-members' scores."""
+    _, others = groups(scores, member)
+    permitted = allowed(len(others), fpr)
+    return -np.inf if permitted >= len(others) else float(np.sort(others)[len(others) - 1 - permitted])
+
+
 def resolvable(nonmembers: int, fpr: float) -> bool:
     """Whether so many non-members allow 10 false positives at `fpr`; a TPR at a lower FPR is "not measured"."""
     return allowed(nonmembers, fpr) >= RESOLVED

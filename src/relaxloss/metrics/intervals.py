@@ -100,8 +100,11 @@ def balanced_accuracy_interval(
     )
 
 
-def clopper_pearson(hits: float, n: int, level: float = 0.95) -> Interval:
-    """Clopper and Pearson's exact interval of a proportion; it covers at least, and for small n more than, `level`."""
+def clopper_pearson(hits: float, n: float, level: float = 0.95) -> Interval:
+    """Clopper and Pearson's exact interval of a proportion; it covers at least, and for small n more than, `level`.
+
+    `hits` and `n` may be effective numbers, not whole ones.
+    """
     if not 0 <= hits <= n or n == 0:
         raise UserError(f"got {hits} hits of {n}; expected 0 <= hits <= n and n > 0")
     tail = (1 - check_level(level)) / 2
@@ -110,7 +113,7 @@ def clopper_pearson(hits: float, n: int, level: float = 0.95) -> Interval:
     return low, high
 
 
-def wilson(hits: int, n: int, level: float = 0.95) -> Interval:
+def wilson(hits: float, n: float, level: float = 0.95) -> Interval:
     """Wilson's score interval (1927) of a proportion: never of zero width, right on average also near 0 and 1."""
     if not 0 <= hits <= n or n == 0:
         raise UserError(f"got {hits} hits of {n}; expected 0 <= hits <= n and n > 0")

@@ -35,4 +35,4 @@ def print_audit(audit: Audit, console: Console) -> None:
     for note in audit.facts["notes"]:
         console.print(Text(note, style="dim"))
     for flag in audit.flags:
-        console.print(Text(f"Warning: {flag.detail}. {flag.why} {flag.what_to_do}", style="yellow"))
+        console.print(Text(words.warning(flag), style="yellow"))

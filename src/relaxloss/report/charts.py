@@ -293,6 +293,9 @@ def _samples(result: Result, *which: str) -> str:
         "trained": rows["measure"] == "train_top1",
     }
     names = {"asked": "asked samples", "tested": "test samples", "trained": "members"}
+    if "gap" in result.records:  # several models: each number counts a sample once per model
+        asked = f"answers about {result.records['record'].nunique():,} asked samples"
+        names = {"asked": asked, "tested": "answers about test samples", "trained": "answers about members"}
     counts = [f"{int(rows.loc[places[each], 'n'].iloc[0]):,} {names[each]}" for each in which if places[each].any()]
     seeds = rows["seed"].nunique()
     return f" n = {', '.join(counts)}{f' in each of {seeds} seeds' if seeds > 1 else ', 1 seed'}."

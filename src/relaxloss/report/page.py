@@ -11,7 +11,7 @@ import markupsafe
 import pandas as pd
 import tomli_w
 
-from relaxloss.report import charts, drawing, tables, words
+from relaxloss.report import charts, drawing, single, tables, words
 from relaxloss.report.drawing import Figure
 from relaxloss.report.headline import headline
 from relaxloss.report.tables import TPRS
@@ -50,7 +50,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
     return environment.get_template("page.html.j2").render(
         dataset=rows["dataset"].iloc[0],
         model=rows["model"].iloc[0],
-        game=rows["game"].iloc[0],
+        game=rows["game"].iloc[0].replace(",", ", "),
         facts=result.facts,
         headline=headline(table),
         intervals=list(dict.fromkeys(table["interval"])),
@@ -64,6 +64,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         figures=[(figure, markupsafe.Markup(embedded(text, figure.name))) for figure, text in drawn],
         flags=getattr(result, "flags", ()) or (),
         failures=result.failures,
+        single=single.context(result, pd.DataFrame(lines)),
         settings=settings(result),
         duration=words.duration(float(result.facts.get("seconds", 0))),
         seeds=rows["seed"].nunique(),

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 from scipy import special
 
+from relaxloss import onerun
 from relaxloss.measures import FPRS
+from relaxloss.records import LEAKING
 from relaxloss.report import words
 from relaxloss.results import Result
 
@@ -168,7 +170,7 @@ def attacks_table(result: Result) -> pd.DataFrame:
 
 def reported(result: Result) -> pd.DataFrame:
     """What the defenses say of themselves (ε, epochs, ...): ``defense, settings, label, measure, value, seeds``."""
-    rows = result.rows[(result.rows["attack"] == "") & ~result.rows["measure"].isin(UTILITY)]
+    rows = result.rows[(result.rows["attack"] == "") & ~result.rows["measure"].isin([*UTILITY, LEAKING, onerun.MEASURE])]
     lines = {(line["defense"], line["settings"]): line["label"] for line in _names(result)}
     found = []
     for (defense, settings, measure), group in rows.groupby(["defense", "settings", "measure"], sort=False):

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relaxloss.report import tables, words
+from relaxloss.report import single, tables, words
 from relaxloss.report.headline import headline
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
@@ -50,6 +50,8 @@ def print_summary(result: Result, console: Console) -> None:
         "Changes are relative to no defense, in per cent. "
         f"In brackets: {'; '.join(dict.fromkeys(table['interval']))}.",
     )
+    if said := single.asked(result):
+        _say(console, said)
     wide = console.width >= WIDE
     front = ("top1", "delta_top1", f"auc_{mode}", f"delta_auc_{mode}", f"auc_{other}")
     _print(console, _table("Accuracy against leakage", table, front, plain=(), wide=wide))
@@ -59,11 +61,12 @@ def print_summary(result: Result, console: Console) -> None:
     _print(console, _table("Training in detail", chosen, TRAINING, plain=TRAINING, wide=wide))
     for grid in _attack_tables(tables.attacks_table(result), chosen, console.width):
         _print(console, grid)
+    _single(console, result, table)
     console.print()
     for reason in tables.reasons(table):
         _say(console, reason, "dim")
     for flag in getattr(result, "flags", ()) or ():
-        _say(console, f"Warning: {flag.detail}. {flag.why} {flag.what_to_do}", "yellow")
+        _say(console, words.warning(flag), "yellow")
     for failure in result.failures:
         _say(console, f"Failed: {failure}", "red")
 
@@ -105,6 +108,28 @@ def _table(heading: str, table: pd.DataFrame, names: tuple[str, ...], *, plain: 
             cells.append(Text.assemble(said, (f"{between}[{interval}]" if interval else "", "dim")))
         grid.add_row(called, *cells, style="bold" if line["defense"] == "relaxloss" else "")
     return grid
+
+
+def _single(console: Console, result: Result, table: pd.DataFrame) -> None:
+    """Which records leak, where a game of several targets can tell."""
+    found = single.leaks(result, table)
+    if not found:
+        return
+    grid = _grid("Single records", "defense")
+    for heading in ("records\nthat leak", "\nof", "epsilon\nat least", "the most vulnerable:\nrow (gap of margins)"):
+        grid.add_column(heading, justify="right")
+    for line in found:
+        first = single.most(result, line, 3)
+        said = ", ".join(f"{item['record']} ({item['gap']})" for item in first)
+        called = Text.assemble(words.title(line["defense"]), (f" {line['label']}" if line["label"] else "", "dim"))
+        grid.add_row(called, f"{line['leaking']:,.0f}", f"{line['of']:,}", single.epsilon(line["epsilon"]), said)
+    _print(console, grid)
+    _say(
+        console,
+        "Leaking: more than chance explains, at a false discovery rate of 5 %. Gap: in standard deviations; the largest "
+        "of many is partly luck. All records, with how many would look so by chance: details/records.csv.",
+        "dim",
+    )
 
 
 def _attack_tables(table: pd.DataFrame, chosen: pd.DataFrame, width: int) -> list[Table]:

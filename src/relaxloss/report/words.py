@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from relaxloss.flags import Flag
+
 NONE = "none"
 PROPER = {
     "none": "no defense",
@@ -121,6 +123,12 @@ def interval(row: Mapping[str, Any], name: str) -> str:
         return ""
     write = percent if name.startswith(SHARES) else area if "auc" in name else plain
     return f"{write(low)} to {write(high)}"
+
+
+def warning(flag: Flag) -> str:
+    """A flag as one paragraph: what was found, the rule, why it matters, what to do."""
+    name = flag.name.replace("_", " ")
+    return f"Warning ({name}): {flag.detail}. Raised if {flag.raised_if}. {flag.why} {flag.what_to_do}"
 
 
 def duration(seconds: float) -> str:
