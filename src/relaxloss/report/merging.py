@@ -12,7 +12,7 @@ from relaxloss.results import Result
 
 FREE = ("defenses", "seeds")  # what may differ between the parts
 WHO = ["defense", "settings", "seed"]
-CURVES = ("rows", "histograms", "roc", "history")
+CURVES = ("rows", "histograms", "roc", "history", "records")
 
 
 def merge(results: Sequence[Result]) -> Result:
