@@ -18,6 +18,7 @@ from relaxloss.defenses import NONE, Defense, DefenseField
 from relaxloss.errors import UserError
 from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
+from relaxloss.selection import TunedField
 from relaxloss.specs import Spec, build, content_key
 from relaxloss.store import Store
 from relaxloss.training import Recipe
@@ -42,6 +43,7 @@ class Experiment(Spec):
         shadows: ``same`` (adaptive), ``undefended``, or both side by side.
         seeds: one whole repetition each: another split, other initial weights.
         level: of all intervals.
+        tuned: for settings that were not set by hand, what chose them; a warning is raised if asked samples did.
     """
 
     dataset: str
@@ -54,6 +56,7 @@ class Experiment(Spec):
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     label: str | None = None
     drop: tuple[str, ...] = ()
+    tuned: tuple[TunedField, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

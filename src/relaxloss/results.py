@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import flags, jobs, measures, metrics
+from relaxloss import flags, jobs, measures, metrics, selection
 from relaxloss.defenses import Composed, Defense
 from relaxloss.games import Design
 from relaxloss.jobs import ARRAYS, require
@@ -143,7 +143,7 @@ def evaluation_facts(
         epsilon=own_facts.get("epsilon"),
         delta=own_facts.get("delta"),
         members=int(design.member[design.targets[0]].sum()),
-        selected_on_asked=False,
+        selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),
         idle=defense.idle(history),
     )
 
