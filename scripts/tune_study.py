@@ -110,7 +110,9 @@ def content(given: argparse.Namespace, found: list[dict[str, Any]]) -> dict[str,
             half = float(special.stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
             low, high = mean - half, mean + half
         differences[name] = {"mean": mean, "low": low, "high": high, "each": values}
-        differences[name] = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in differences[name].items()}
+        differences[name] = {
+            k: None if isinstance(v, float) and math.isnan(v) else v for k, v in differences[name].items()
+        }
     return {
         "command": f"python scripts/tune_study.py {given.data} --hand {given.hand} --defense {given.defense} "
         f"--seeds {given.seeds} --settings {given.settings} --repeats {given.repeats}",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from relaxloss.errors import UserError
 
 GRID = 4  # settings tried at first: the ends of the range, and two between them
-NARROW = 0.03  # of the range: gaps that bisection would make narrower are left alone
+NARROW = 0.02  # of the range: gaps that bisection would make narrower are left alone
 DIGITS = 3  # significant digits of a strength: more could not be told apart
 LOG = 10.0  # from this ratio of its ends on, a range is searched on a logarithmic scale
 

@@ -55,11 +55,24 @@ class Strength:
         parts[place] = replace(parts[place], **{self.field: exact})
         return Composed(parts=tuple(parts))
 
+    def spec(self, value: float) -> str:
+        """The defense at this strength as a spec that names it, also where it is the default."""
+        found = []
+        for part in self._parts(self.at(value)):
+            text, name = str(part), f"{self.field}="
+            if self.field in _numeric(part) and name not in text and not any(name in each for each in found):
+                text += f"{',' if ':' in text else ':'}{name}{getattr(part, self.field)}"
+            found.append(text)
+        return "+".join(found)
+
+    @staticmethod
+    def _parts(defense: Defense) -> tuple[Defense, ...]:
+        return defense.parts if isinstance(defense, Composed) else (defense,)
+
     @property
     def given(self) -> float | None:
         """The strength that the defense was given with, or has by default."""
-        parts = self.defense.parts if isinstance(self.defense, Composed) else (self.defense,)
-        value = next(getattr(part, self.field) for part in parts if self.field in _numeric(part))
+        value = next(getattr(part, self.field) for part in self._parts(self.defense) if self.field in _numeric(part))
         return None if value is None else float(value)
 
 
@@ -197,6 +210,11 @@ class Tuning:
         return self.goal.bound
 
     @property
+    def spec(self) -> str:
+        """The chosen setting as ``name:field=value``."""
+        return str(self.line["spec"])
+
+    @property
     def line(self) -> Line:
         """The chosen setting's line of the table."""
         (found,) = self.table[self.table["chosen"]].to_dict("records")
@@ -313,7 +331,7 @@ def tune(
         found = evaluate([strength.at(value) for value in strengths])
         order = int(lines[-1]["order"]) + 1
         lines.extend(
-            line | {"strength": value, "order": order + i}
+            line | {"spec": strength.spec(value), "strength": value, "order": order + i}
             for i, (line, value) in enumerate(zip(found, strengths, strict=True))
         )
         return [_point(line, wish) for line in lines[-len(found) :] if "top1" in line]
