@@ -3,9 +3,9 @@
     python scripts/tune_study.py location30
     python scripts/tune_study.py tafeng100 --hand relaxloss:alpha=0.8,upper=0.3
 
-At every seed the hand-set defense is measured on the tuning folds; its leakage there is the bound, and the most accurate
-strength within it is chosen. Then no defense, the hand-set and the tuned one are compared on folds 1 and 2 of the same
-seed, which had no part in the choice. Writes ``results/tuning/<data>.json``; models and scores rest in
+At every seed the hand-set defense is measured on the tuning folds; its leakage there is the bound, and the most
+accurate strength within it is chosen. Then no defense, the hand-set and the tuned one are compared on folds 1 and 2 of
+the same seed, which had no part in the choice. Writes ``results/tuning/<data>.json``; models and scores rest in
 ``runs/tuning/<data>-<seed>/store``, so that a study which was cut off resumes.
 """
 

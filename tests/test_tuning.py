@@ -1,4 +1,4 @@
-"""Tuning: the folds that choose are not the folds that are asked about, and the search finds what a dense grid finds."""
+"""Tuning: the folds that choose are not the folds that are asked about, and the search does what a dense grid does."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ def test_asked_samples_can_be_anything(tuned: tuple[tuning.Tuning, Path], blobs:
         if same:
             pd.testing.assert_frame_equal(again.table, found.table, check_exact=True)
         else:
-            assert not again.table["auc"].iloc[0] == found.table["auc"].iloc[0]
+            assert again.table["auc"].iloc[0] != found.table["auc"].iloc[0]
 
 
 def test_the_directory_says_what_chose(tuned: tuple[tuning.Tuning, Path]) -> None:

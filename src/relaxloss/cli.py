@@ -1,4 +1,4 @@
-"""The command line: train, compare, tune, audit, report, list, store. Exit codes: 0 done, 2 wrong input, 1 our fault."""
+"""The command line: train, compare, tune, audit, report, list, store. Exit: 0 done, 2 wrong input, 1 our fault."""
 
 from __future__ import annotations
 

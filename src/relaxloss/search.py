@@ -88,7 +88,7 @@ class Goal:
         return self.slack(point) >= 0
 
     def best(self, points: Sequence[Point]) -> Point:
-        """The allowed setting of the largest gain (of equals, with most slack); if none is allowed, the nearest to it."""
+        """The allowed setting of the largest gain (of equals, of most slack); if none is allowed, the nearest to it."""
         allowed = [point for point in points if self.met(point)]
         if allowed:
             return max(allowed, key=lambda point: (self.gain(point), self.slack(point)))

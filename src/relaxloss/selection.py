@@ -54,7 +54,7 @@ TunedField = Annotated[InstanceOf[Tuned], BeforeValidator(read)]
 
 
 def on_asked(tuned: tuple[Tuned, ...], defense: Defense, design: Design, dataset: Dataset) -> bool | None:
-    """Whether samples that a drawing asks about chose the defense's settings; None where they were chosen on other data.
+    """Whether samples that a drawing asks about chose the defense's settings; None: on other data.
 
     A defense that nobody tuned was set by hand, and no sample chose it.
     """

@@ -96,7 +96,8 @@ def strength_of(
             raise UserError(
                 f"{defense} has no single strength to tune: its sweep varies "
                 f"{' and '.join(sorted({name for part in parts for name in _fields(part)})) or 'nothing'}; "
-                f"name a numeric field and its range with --field, --low and --high ({', '.join(known) or 'it has none'})"
+                "name a numeric field and its range with --field, --low and --high "
+                f"({', '.join(known) or 'it has none'})"
             )
         field = varied[0]
     if field not in known:
