@@ -80,10 +80,11 @@ def tune(
         UserError: see `relaxloss.tuning.tune`. That no setting meets the bound is none: see ``Tuning.met``.
     """
     if isinstance(on, Dataset):
-        on, data = Experiment(on.name), on
+        data, experiment = on, Experiment(on.name)
+    else:
+        experiment = on if isinstance(on, Experiment) else Experiment(on)
     found = tuning.tune(
-        on if isinstance(on, Experiment) else Experiment(on),
-        out, defense=defense, wish=Wish(max_auc, max_tpr, keep_accuracy, fpr), field=field, low=low, high=high,
+        experiment, out, defense=defense, wish=Wish(max_auc, max_tpr, keep_accuracy, fpr), field=field, low=low, high=high,
         settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
     )  # fmt: skip
     tuning_page.save(found, Path(out))

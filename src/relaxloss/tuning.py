@@ -57,7 +57,7 @@ class Strength:
 
     def spec(self, value: float) -> str:
         """The defense at this strength as a spec that names it, also where it is the default."""
-        found = []
+        found: list[str] = []
         for part in self._parts(self.at(value)):
             text, name = str(part), f"{self.field}="
             if self.field in _numeric(part) and name not in text and not any(name in each for each in found):
@@ -109,9 +109,10 @@ def strength_of(
     most = math.log(num_classes) if field in part.in_nats else math.inf
     low = min(swept) if low is None else low
     high = float(f"{min(max(swept), most):.{DIGITS}g}") if high is None else high
-    found = Strength(defense, field, Range(low, high, _numeric(part)[field]))
-    found.at(low), found.at(high)  # a value that the field cannot have is an error now, not after an hour
-    return found
+    strength = Strength(defense, field, Range(low, high, _numeric(part)[field]))
+    for end in (low, high):
+        strength.at(end)  # a value that the field cannot have is an error now, not after an hour
+    return strength
 
 
 def _numeric(part: Defense) -> dict[str, bool]:
@@ -261,7 +262,7 @@ def _line(rows: pd.DataFrame) -> Line:
     attacks = rows[~rows["attack"].isin(["", "max", "selected"])]
     for name in ("top1", "auc", *TPRS):
         found = rows[rows["measure"] == name] if name == "top1" else attacks[attacks["measure"] == name]
-        row = found.iloc[0] if found["value"].isna().all() else found.loc[found["value"].idxmax()]
+        row = max(found.to_dict("records"), key=lambda each: -math.inf if math.isnan(each["value"]) else each["value"])
         line |= {name: float(row["value"]), f"{name}_low": float(row["low"]), f"{name}_high": float(row["high"])}
         line[f"{name}_note"] = str(row["note"])
         if name == "auc":

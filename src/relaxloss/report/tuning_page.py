@@ -105,8 +105,8 @@ def frontier(tuning: Tuning) -> Figure:
         for what, value in (("asked for", limit), ("no defense", float(tuning.table.iloc[0][name])))
         if value is not None
     ]
-    kind = "log" if tuning.strength.range.log else "linear"
-    scale = alt.Scale(type=kind, nice=False, zero=False, padding=12)
+    log = tuning.strength.range.log
+    scale = alt.Scale(type="log" if log else "linear", nice=False, zero=False, padding=12)
     states = ["chosen", "within the goal", "not within it"]
     colours = alt.Scale(domain=states, range=[drawing.COLOURS["relaxloss"], drawing.MEMBERS, drawing.COLOURS["none"]])
     shapes = alt.Scale(domain=states, range=["diamond", "circle", "cross"])

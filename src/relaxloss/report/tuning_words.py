@@ -6,7 +6,7 @@ import math
 import shlex
 from pathlib import Path
 
-from relaxloss.report import words
+from relaxloss.report import tables, words
 from relaxloss.tuning import Line, Tuning
 
 COMPARISON = "compare.toml"
@@ -15,7 +15,7 @@ COMPARISON = "compare.toml"
 def sentences(tuning: Tuning) -> list[str]:
     """What was chosen and why; whether it lies at an end of the range; which data chose it; what to report instead."""
     line = tuning.line
-    none = tuning.table.iloc[0].to_dict()
+    none = tables.records(tuning.table)[0]
     tried = int(tuning.table["order"].max())
     against = f"(no defense: {figures(tuning, none)})"
     aim, best = _aim(tuning)
