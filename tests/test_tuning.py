@@ -211,6 +211,9 @@ def test_composed_defenses_are_tuned_in_their_first_part() -> None:
     assert found.at(0.7) == defenses.parse("relaxloss:alpha=0.7,upper=0.5+memguard:budget=0.3")
     assert found.spec(1.0) == "relaxloss:upper=0.5,alpha=1.0+memguard:budget=0.3"
     assert defenses.parse(found.spec(1.0)) == found.at(1.0)
+    assert strength_of(defenses.parse("crl:center_t=2"), 30, field="t", low=0.05, high=1).spec(0.1) == (
+        "crl:center_t=2.0,t=0.1"
+    )
     second = strength_of(defenses.parse("relaxloss+memguard"), 30, field="budget")
     assert second.at(0.4) == defenses.parse("relaxloss+memguard:budget=0.4")
 

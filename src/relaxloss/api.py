@@ -84,8 +84,8 @@ def tune(
     else:
         experiment = on if isinstance(on, Experiment) else Experiment(on)
     found = tuning.tune(
-        experiment, out, defense=defense, wish=Wish(max_auc, max_tpr, keep_accuracy, fpr), field=field, low=low, high=high,
-        settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
+        experiment, out, defense=defense, wish=Wish(max_auc, max_tpr, keep_accuracy, fpr), field=field, low=low,
+        high=high, settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
     )  # fmt: skip
     tuning_page.save(found, Path(out))
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import re
 import time
 import typing
 from collections.abc import Sequence
@@ -57,11 +58,13 @@ class Strength:
 
     def spec(self, value: float) -> str:
         """The defense at this strength as a spec that names it, also where it is the default."""
-        found: list[str] = []
+        found, named = [], False
         for part in self._parts(self.at(value)):
-            text, name = str(part), f"{self.field}="
-            if self.field in _numeric(part) and name not in text and not any(name in each for each in found):
-                text += f"{',' if ':' in text else ':'}{name}{getattr(part, self.field)}"
+            text = str(part)
+            if self.field in _numeric(part) and not named:
+                named = True
+                if not re.search(rf"[:,]{self.field}=", text):
+                    text += f"{',' if ':' in text else ':'}{self.field}={getattr(part, self.field)}"
             found.append(text)
         return "+".join(found)
 
