@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from relaxloss import cli
+from relaxloss import cli, defenses
 from relaxloss.trained import Trained
 
 QUICK = ("--model", "mlp:hidden=16", "--epochs", "4", "--engine", "inprocess")
@@ -169,6 +169,14 @@ def test_a_users_own_table(tmp_path: Path) -> None:
         (("compare", "bad.toml"), "is not TOML"),
         (("compare", "strange.toml"), "did you mean 'dataset'"),
         (("train", "--out", "m", "--data", "digits", "--test", "1.5"), "test=1.5"),
+        (("tune", "--max-auc", "0.6"), "no data given"),
+        (("tune", "--data", "digits"), "exactly one of max_auc"),
+        (("tune", "--data", "digits", "--max-auc", "0.4"), "max_auc=0.4"),
+        (("tune", "--data", "digits", "--max-auc", "0.6", "--defense", "ccl"), "no single strength"),
+        (("tune", "--data", "digits", "--max-auc", "0.6", "--low", "2", "--high", "1"), "--low below --high"),
+        (("tune", "--data", "digits", "--max-auc", "0.6", "--field", "alfa"), "did you mean 'alpha'"),
+        (("tune", "--data", "digits", "--max-auc", "0.6", "--attacks", "lira"), "random_halves"),
+        (("tune", "--data", "digits", "--max-auc", "0.6", "--out", "bad.toml"), "is a file"),
         (("report", "nowhere"), "nowhere"),
         (("store", "ls", "nowhere"), "holds no store"),
     ],
@@ -181,3 +189,23 @@ def test_wrong_input_is_explained_and_exits_with_two(arguments: tuple[str, ...],
     assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_tune_prints_the_spec_last_and_leaves_the_comparison_to_run(tmp_path: Path) -> None:
+    tune = ("tune", "--data", "digits", "--attacks", "loss", "--settings", "2", "--seed", "3", *QUICK, "-q", "--out")
+    done = call(*tune, "tuned", "--max-auc", "0.9", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *_, following, spec = done.stdout.rstrip().splitlines()
+    assert isinstance(defenses.parse(spec), defenses.RelaxLoss)
+    assert following == "next: relaxloss compare tuned/compare.toml --out tuned/compare"
+    for name in ("tuning.csv", "tuning.json", "report.html", "store"):
+        assert (tmp_path / "tuned" / name).exists(), name
+    done = call(*following.split()[2:], "--engine", "inprocess", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "chosen on folds 3 to 5 of the five folds of seed 3" in " ".join(done.stdout.split())
+    written = tomllib.loads((tmp_path / "tuned" / "compare" / "experiment.toml").read_text())
+    assert (written["seeds"], written["recipe"]["epochs"]) == ([3], 4)
+    assert written["tuned"][0]["games"][1]["swapped"] is True
+    done = call(*tune, "tuned", "--max-auc", "0.501", "--high", "0.11", cwd=tmp_path)
+    assert done.returncode == 0, "that no setting meets the bound is a finding, not a mistake"
+    assert "None of the 2 settings tried" in done.stdout

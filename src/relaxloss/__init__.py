@@ -1,6 +1,6 @@
 """Train classifiers that do not betray who was in their training data, and prove it.
 
-Use it: `train`, `compare`, `audit`, `Experiment`, and the rooms `data`, `nn`, `functional`, `metrics`, `games`,
+Use it: `train`, `compare`, `tune`, `audit`, `Experiment`, and the rooms `data`, `nn`, `functional`, `metrics`, `games`,
 `gradients`, `settings`. Extend it: `defenses.register`, `attacks.register`, `data.register`, `models.register`.
 """
 
@@ -14,7 +14,7 @@ from relaxloss.version import __version__
 
 if TYPE_CHECKING:
     from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn, settings
-    from relaxloss.api import compare
+    from relaxloss.api import compare, tune
     from relaxloss.auditing import audit
     from relaxloss.plan import Experiment
     from relaxloss.task import Recipe
@@ -28,6 +28,7 @@ _NAMES = {
     "Recipe": "relaxloss.task",
     "Trained": "relaxloss.trained",
     "train": "relaxloss.trained",
+    "tune": "relaxloss.api",
 }
 
 
@@ -60,4 +61,5 @@ __all__ = [
     "nn",
     "settings",
     "train",
+    "tune",
 ]

@@ -1,13 +1,16 @@
-"""The verbs that join the rooms: compare = run + report."""
+"""The verbs that join the rooms: compare = run + report, tune = search + report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from relaxloss import report
+from relaxloss import report, tuning
 from relaxloss.data import Dataset
+from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.experiment import Experiment, Result, Watch, run
+from relaxloss.report import tuning_page
+from relaxloss.tuning import Tuning, Wish
 
 
 def compare(
@@ -32,3 +35,57 @@ def compare(
     result = run(experiment, out, data=data, engine=engine, watch=watch)
     report.save(result, Path(out))
     return result
+
+
+def tune(
+    on: Experiment | Dataset | str,
+    *,
+    out: Path | str,
+    defense: Defense | str = "relaxloss",
+    max_auc: float | None = None,
+    max_tpr: float | None = None,
+    fpr: float = 0.01,
+    keep_accuracy: float | None = None,
+    field: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    settings: int = tuning.SETTINGS,
+    repeats: int = 1,
+    data: Dataset | None = None,
+    engine: Engine | None = None,
+    watch: Watch | None = None,
+) -> Tuning:
+    """Choose a defense's strength on folds that the final evaluation never asks about, and write down what chose it.
+
+    Give exactly one of `max_auc`, `max_tpr` and `keep_accuracy`; see `relaxloss.tuning.Wish`.
+
+    Args:
+        on: a data set, its name, or an experiment: its attacks, recipe and only seed are taken, and its defenses stand
+            beside the chosen one in the final comparison.
+        out: the tuning's directory; what is in ``out/store`` already is not computed again.
+        defense: the defense, with the fields that stay as they are.
+        max_auc: the most accurate setting whose strongest adaptive attack has at most this AUC.
+        max_tpr: the same for its true-positive rate at the false-positive rate `fpr`.
+        keep_accuracy: the least leaky setting that loses at most this share of accuracy to no defense.
+        field: the field to search, if it is not the only one that the defense's sweep varies.
+        low: the range's lower end, if not the sweep's.
+        high: the range's upper end, if not the sweep's.
+        settings: how many are tried at most.
+        repeats: how many drawings of the tuning folds each is measured in.
+        data: a data set in memory, in place of the experiment's.
+        engine: where the jobs run.
+        watch: who is told of the progress.
+
+    Raises:
+        UserError: see `relaxloss.tuning.tune`. That no setting meets the bound is none: see ``Tuning.met``.
+    """
+    if isinstance(on, Dataset):
+        data, experiment = on, Experiment(on.name)
+    else:
+        experiment = on if isinstance(on, Experiment) else Experiment(on)
+    found = tuning.tune(
+        experiment, out, defense=defense, wish=Wish(max_auc, max_tpr, keep_accuracy, fpr), field=field, low=low,
+        high=high, settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
+    )  # fmt: skip
+    tuning_page.save(found, Path(out))
+    return found

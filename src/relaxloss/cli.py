@@ -1,4 +1,4 @@
-"""The command line: train, compare, audit, report, list, store. Exit codes: 0 done, 2 wrong input, 1 our fault."""
+"""The command line: train, compare, tune, audit, report, list, store. Exit: 0 done, 2 wrong input, 1 our fault."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ DropOption = Annotated[str | None, typer.Option("--drop", help="columns to leave
 ModelOption = Annotated[str | None, typer.Option("--model", help="mlp, resnet20, vgg11_bn, or package.module:function")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="shortens the schedule in proportion")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="fields of the recipe: lr=0.05,batch_size=64,...")]
+EngineOption = Annotated[str, typer.Option(help="auto, inprocess, processes, ray or dask")]
+WorkersOption = Annotated[int | None, typer.Option(help="jobs at a time; as many as cores if left out")]
+AddressOption = Annotated[str | None, typer.Option(help="of a running Ray or Dask cluster")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print the result only")]
 
 
@@ -164,9 +167,9 @@ def compare(
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
-    engine: Annotated[str, typer.Option(help="auto, inprocess, processes, ray or dask")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="jobs at a time; as many as cores if left out")] = None,
-    address: Annotated[str | None, typer.Option(help="of a running Ray or Dask cluster")] = None,
+    engine: EngineOption = "auto",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Compare defenses on a data set: accuracy against leakage, with every attack, in one report."""
@@ -222,6 +225,76 @@ def compare(
     result = api.compare(experiment, directory, engine=runner, watch=watch)
     report.print_summary(result, console())
     console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def tune(
+    data: DataOption = None,
+    defense: Annotated[str, typer.Option(help="with the fields that stay as they are")] = "relaxloss",
+    max_auc: Annotated[float | None, typer.Option(help="bound on the strongest adaptive attack's AUC")] = None,
+    max_tpr: Annotated[float | None, typer.Option(help="bound on its true-positive rate at --fpr")] = None,
+    fpr: Annotated[float, typer.Option(help="the false-positive rate of --max-tpr: 0.01 or 0.001")] = 0.01,
+    keep_accuracy: Annotated[
+        float | None, typer.Option(help="no bound: least leakage, losing at most this share of accuracy to no defense")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the tuning's directory; runs/<data>-tune if left out")
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="the field to search; the one that the defense's sweep varies")
+    ] = None,
+    low: Annotated[float | None, typer.Option(help="lower end of its range; the sweep's if left out")] = None,
+    high: Annotated[float | None, typer.Option(help="upper end of its range; the sweep's if left out")] = None,
+    settings: Annotated[int, typer.Option(help="how many settings are tried at most")] = 8,
+    repeats: Annotated[int, typer.Option(help="drawings of the tuning folds that each is measured in")] = 1,
+    attacks: Annotated[str, typer.Option(help="comma-separated, and sets, as for compare")] = "blackbox",
+    seed: Annotated[int, typer.Option(help="the seed at which the chosen setting will be compared")] = 0,
+    label: LabelOption = None,
+    drop: DropOption = None,
+    model: ModelOption = None,
+    epochs: EpochsOption = None,
+    recipe: RecipeOption = None,
+    engine: EngineOption = "auto",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Choose a defense's strength under a bound on the leakage, without touching the samples that are asked about."""
+    from relaxloss import api, games
+    from relaxloss import data as data_sets
+    from relaxloss.engine import Engine
+    from relaxloss.experiment import Quiet
+    from relaxloss.plan import Experiment, attacks_for
+    from relaxloss.progress import Terminal
+    from relaxloss.report import tuning_terminal
+    from relaxloss.specs import build
+
+    dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
+    taken, notes = attacks_for(attacks, games.FiveFolds())
+    experiment = build(
+        Experiment,
+        {
+            "dataset": data,
+            "attacks": taken,
+            "recipe": recipe_of(dataset, model, epochs, recipe),
+            "shadows": "both",
+            "seeds": (seed,),
+            "label": label,
+            "drop": _names(drop),
+        },
+    )
+    directory = out or Path("runs") / f"{dataset.name}-tune"
+    _directory(directory)
+    watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
+    watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
+    for note in notes:
+        watch.log(note)
+    found = api.tune(
+        experiment, out=directory, defense=defense, max_auc=max_auc, max_tpr=max_tpr, fpr=fpr,
+        keep_accuracy=keep_accuracy, field=field, low=low, high=high, settings=settings, repeats=repeats,
+        engine=Engine(engine, workers, address), watch=watch,  # type: ignore[arg-type]
+    )  # fmt: skip
+    tuning_terminal.print_tuning(found, directory, console())
 
 
 def vulnerable_game(given: Any, run: Path) -> Any:

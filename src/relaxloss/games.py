@@ -90,6 +90,15 @@ def permuted(size: int, seed: int) -> Indices:
     return seeds.rng(seed, "game").permutation(size).astype(np.int64)
 
 
+def five_folds(samples: int, seed: int) -> list[Indices]:
+    """The seed's partition of a pool into five equal folds; up to four samples are in none."""
+    size = samples // 5
+    if size < 2:
+        raise UserError(f"FiveFolds got {samples} samples; expected at least 10, better thousands")
+    order = permuted(samples, seed)
+    return [np.sort(order[k * size : (k + 1) * size]) for k in range(5)]
+
+
 @dataclass(frozen=True)
 class FiveFolds(Game):
     """The paper's game: five equal folds, for target-train, target-test, shadow-train, shadow-test and reference.
@@ -102,11 +111,8 @@ class FiveFolds(Game):
 
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
         """A random partition; up to four samples beyond a multiple of five are in no fold."""
-        size = len(labels) // 5
-        if size < 2:
-            raise UserError(f"FiveFolds got {len(labels)} samples; expected at least 10, better thousands")
-        order = permuted(len(labels), seed)
-        folds = [np.sort(order[k * size : (k + 1) * size]) for k in range(5)]
+        folds = five_folds(len(labels), seed)
+        size = len(folds[0])
         member = np.zeros((1 + self.shadows, len(labels)), dtype=bool)
         member[0, folds[0]] = True
         member[1, folds[2]] = True
@@ -209,7 +215,62 @@ class RandomHalves(Game):
         return np.array(self.chosen, dtype=np.int64)
 
 
-GAMES: dict[str, type[Game]] = {game.name: game for game in (FiveFolds, RandomHalves)}
+@dataclass(frozen=True)
+class TuningFolds(Game):
+    """A game within folds 3, 4 and 5 of `FiveFolds` at the same seed: for choosing settings, never for reporting them.
+
+    No sample of folds 1 and 2, which `FiveFolds` asks about, is in any model, asked, fitted on or set aside. The target
+    is trained on fold 3, the shadow on fold 5, both as many samples as in `FiveFolds`, so that a strength chosen here
+    means the same there; fold 4 is the target's test fold.
+
+    There is no fourth fold from which the attacker could take its shadow's non-members: they are a random half of the
+    asked samples. That is sound, since it sees the *shadow's* outputs on them, the shadow knows nothing of the target,
+    and the half is drawn without regard to who is the target's member: whatever an attack learns of a sample by heart,
+    it learns of members and non-members alike.
+
+    Attributes:
+        drawing: 0 takes the folds as they are; every other number shuffles their samples anew.
+        swapped: the shadow is the target and the target the shadow: a second measurement without a training.
+        reference: set a reference set aside, for defenses and attacks that need one. Then five folds are drawn within
+            the three, and every model has three fifths of the samples.
+    """
+
+    name: ClassVar[str] = "tuning_folds"
+    drawing: NonNegativeInt = 0
+    swapped: bool = False
+    reference: bool = False
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether a drawing has reference samples."""
+        return self.reference
+
+    def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
+        """The roles of the folds, or of the folds within them. Row 0 is the target, or the shadow if `swapped`."""
+        pool = np.concatenate(five_folds(len(labels), seed)[2:])
+        count = 5 if self.reference else 3
+        size = len(pool) // count
+        if size < 2:
+            raise UserError(f"TuningFolds got {len(labels)} samples; expected at least 20, better thousands")
+        if self.drawing or self.reference:
+            pool = seeds.rng(seed, "game", "tuning", self.drawing).permutation(pool)
+        folds = [np.sort(pool[k * size : (k + 1) * size]) for k in range(count)]
+        member = np.zeros((2, len(labels)), dtype=bool)
+        member[0, folds[0]] = True
+        member[1, folds[2]] = True
+        ours, theirs = (folds[2], folds[0]) if self.swapped else (folds[0], folds[2])
+        if self.reference:
+            own_test, other_test = (folds[3], folds[1]) if self.swapped else (folds[1], folds[3])
+            asked, reference = np.concatenate([ours, own_test]), folds[4]
+        else:
+            asked, reference = np.concatenate([ours, folds[1]]), np.zeros(0, np.int64)
+            half = seeds.rng(seed, "game", "tuning", self.drawing, "half", int(self.swapped))
+            other_test = half.permutation(np.sort(asked))[:size]
+        fit = np.sort(np.concatenate([theirs, other_test]))
+        return Design(member, (int(self.swapped),), np.sort(asked), fit, reference, np.zeros(0, np.int64))
+
+
+GAMES: dict[str, type[Game]] = {game.name: game for game in (FiveFolds, RandomHalves, TuningFolds)}
 
 
 def parse(given: str | Mapping[str, Any] | Game) -> Game:

@@ -18,6 +18,7 @@ from relaxloss.defenses import NONE, Defense, DefenseField
 from relaxloss.errors import UserError
 from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
+from relaxloss.selection import TunedField
 from relaxloss.specs import Spec, build, content_key
 from relaxloss.store import Store
 from relaxloss.training import Recipe
@@ -44,6 +45,7 @@ class Experiment(Spec):
         level: of all intervals.
         setting: the name in `relaxloss.settings` that it was made from; empty: none.
         note: one line for whoever reads the result, such as what stands in for what. Neither is in any content key.
+        tuned: for settings that were not set by hand, what chose them; a warning is raised if asked samples did.
     """
 
     dataset: str
@@ -58,6 +60,7 @@ class Experiment(Spec):
     drop: tuple[str, ...] = ()
     setting: str = ""
     note: str = ""
+    tuned: tuple[TunedField, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

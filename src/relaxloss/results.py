@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import flags, jobs, measures, metrics, onerun
+from relaxloss import flags, jobs, measures, metrics, onerun, selection
 from relaxloss import records as record_room
 from relaxloss.attacks import functional
 from relaxloss.defenses import Composed, Defense
@@ -165,7 +165,7 @@ def evaluation_facts(
         epsilon=own_facts.get("epsilon"),
         delta=own_facts.get("delta"),
         members=int(design.member[design.targets[0]].sum()),
-        selected_on_asked=False,
+        selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),
         idle=defense.idle(history),
     )
 

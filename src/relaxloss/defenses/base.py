@@ -43,6 +43,7 @@ class Defense(Spec):
         neutral: the settings at which the defense must equal no defense bit for bit; None where there are none.
         active: settings at which the conformance suite must see it act within a few epochs.
         sweep: the settings that draw its privacy-utility curve, mildest first.
+        in_nats: the fields that are losses in nats, for which more than log C, a guess's loss, makes no sense.
         about: one line for ``relaxloss list``.
         requires: a module of an optional extra, without which it cannot run; the word ``all`` leaves it out then.
         ablation: another defense with a part taken out, to show what the part does; ``all`` leaves it out.
@@ -54,6 +55,7 @@ class Defense(Spec):
     neutral: ClassVar[Mapping[str, Any] | None] = None
     active: ClassVar[Mapping[str, Any]] = {}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    in_nats: ClassVar[tuple[str, ...]] = ()
 
     @property
     def trainer(self) -> Defense:

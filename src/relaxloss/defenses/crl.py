@@ -56,6 +56,7 @@ class CRL(Defense):
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"alpha": alpha} for alpha in (0.1, 0.2, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0)
     )
+    in_nats: ClassVar[tuple[str, ...]] = ("alpha",)
     alpha: NonNegativeFloat = 1.0
     t: NonNegativeFloat = 0.1
     weight: NonNegativeFloat = 0.1

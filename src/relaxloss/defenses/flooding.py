@@ -40,6 +40,7 @@ class Flooding(Defense):
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"level": level} for level in (0.1, 0.2, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0)
     )
+    in_nats: ClassVar[tuple[str, ...]] = ("level",)
     level: NonNegativeFloat = 1.0
     per_sample: bool = False
 

@@ -42,6 +42,7 @@ class RelaxLoss(Defense):
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"alpha": alpha} for alpha in (0.1, 0.2, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0)
     )
+    in_nats: ClassVar[tuple[str, ...]] = ("alpha",)
     alpha: NonNegativeFloat = 1.0
     flatten: Literal["all", "misclassified", "official"] = "all"
     upper: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -8,6 +8,9 @@ import pandas as pd
 
 from relaxloss.report import words
 from relaxloss.report.tables import KEEPS, Line, headed_by, records, representatives
+from relaxloss.results import Result
+from relaxloss.selection import Tuned
+from relaxloss.specs import build
 
 
 def headline(table: pd.DataFrame) -> list[str]:
@@ -34,6 +37,11 @@ def headline(table: pd.DataFrame) -> list[str]:
             "that keep 99 % of the accuracy; it was chosen on the samples that it is shown on."
         )
     return sentences
+
+
+def selections(result: Result) -> list[str]:
+    """A sentence for every setting that was tuned: which data chose it."""
+    return [str(build(Tuned, each)) for each in result.facts.get("experiment", {}).get("tuned", ())]
 
 
 def _worst(mode: str) -> str:

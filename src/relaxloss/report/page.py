@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tomli_w
 
 from relaxloss.report import charts, drawing, single, tables, words
 from relaxloss.report.drawing import Figure
-from relaxloss.report.headline import headline
+from relaxloss.report.headline import headline, selections
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
@@ -52,7 +53,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         model=rows["model"].iloc[0],
         game=rows["game"].iloc[0].replace(",", ", "),
         facts=result.facts,
-        headline=headline(table),
+        headline=[*headline(table), *selections(result)],
         intervals=list(dict.fromkeys(table["interval"])),
         lines=lines,
         front=FRONT,
@@ -80,7 +81,11 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
 
 def settings(result: Result) -> str:
     """The experiment with all its fields, as TOML, which has no None: it is left out, or "none" within a spec."""
-    fields = result.facts.get("experiment", {})
+    return written(result.facts.get("experiment", {}))
+
+
+def written(fields: Mapping[str, Any]) -> str:
+    """The fields of an experiment as TOML."""
     return tomli_w.dumps({key: _written(value) for key, value in fields.items() if value is not None})
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relaxloss.report import single, tables, words
-from relaxloss.report.headline import headline
+from relaxloss.report.headline import headline, selections
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
@@ -44,6 +44,8 @@ def print_summary(result: Result, console: Console) -> None:
     console.print()
     for sentence in headline(table):
         _say(console, sentence, "bold")
+    for sentence in selections(result):
+        _say(console, sentence)
     _say(
         console,
         "AUC of the strongest attack: 0.5 is guessing, 1 is certainty. "
