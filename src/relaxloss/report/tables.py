@@ -170,7 +170,9 @@ def attacks_table(result: Result) -> pd.DataFrame:
 
 def reported(result: Result) -> pd.DataFrame:
     """What the defenses say of themselves (ε, epochs, ...): ``defense, settings, label, measure, value, seeds``."""
-    rows = result.rows[(result.rows["attack"] == "") & ~result.rows["measure"].isin([*UTILITY, LEAKING, onerun.MEASURE])]
+    rows = result.rows[
+        (result.rows["attack"] == "") & ~result.rows["measure"].isin([*UTILITY, LEAKING, onerun.MEASURE])
+    ]
     lines = {(line["defense"], line["settings"]): line["label"] for line in _names(result)}
     found = []
     for (defense, settings, measure), group in rows.groupby(["defense", "settings", "measure"], sort=False):
