@@ -1,4 +1,4 @@
-"""Intervals over records and models: they cover where each score counted once would not, and are the plain ones else."""
+"""Intervals over records and models: they cover where those that count each score once do not."""
 
 from __future__ import annotations
 

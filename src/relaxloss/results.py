@@ -100,7 +100,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             listed.insert(2, "label", dataset.y[listed["record"]])
             if design.labels is not None:
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
-            records.append(pd.DataFrame([head | {"adaptive": adaptive, "attack": strongest}] * len(listed)).join(listed))
+            about = head | {"adaptive": adaptive, "attack": strongest}
+            records.append(pd.DataFrame([about] * len(listed)).join(listed))
             released = _released(plan, store, defense, seed, first)
             facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
             for flag in flags.raised(facts):
@@ -158,9 +159,7 @@ def evaluation_facts(
         tied_pairs=metrics.tied_share(*table[best]) if best else None,
         label_only_advantage=advantage,
         reference_overlap=len(np.intersect1d(design.asked, design.reference)),
-        auc_intervals={
-            name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()
-        },
+        auc_intervals={name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()},
         dp="epsilon" in own_facts,
         epsilon=own_facts.get("epsilon"),
         delta=own_facts.get("delta"),
@@ -253,9 +252,7 @@ def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, la
     return Signals.join([unpack_arrays(require(store, "signals", key)[ARRAYS])], labels)
 
 
-def _released(
-    plan: Plan, store: Store, defense: Defense, seed: int, row: int
-) -> tuple[float | None, float | None]:
+def _released(plan: Plan, store: Store, defense: Defense, seed: int, row: int) -> tuple[float | None, float | None]:
     """Shares of samples with another label under the release, and with another answer the second time.
 
     Both 0 where the network itself is released; None where an older version of this package observed it.

@@ -111,7 +111,7 @@ def clustered_balanced_accuracy_interval(
     """As `balanced_accuracy_interval`, with the effective numbers of `clustered_tpr_interval` in Wilson's limits."""
     centre = balanced_accuracy(scores, member, threshold)  # and all checks
     inside, _ = np.asarray(member).astype(bool), _codes(member, clusters)
-    right = (np.asarray(scores, dtype=np.float64) >= threshold) == inside
+    right = (np.asarray(scores, dtype=np.float64) >= np.asarray(threshold, dtype=np.float64)) == inside
     down = up = 0.0
     for part in (inside, ~inside):
         n, rate = _effective(right[part], clusters.take(part), level), float(right[part].mean())

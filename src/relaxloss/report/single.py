@@ -1,4 +1,4 @@
-"""What a report says of single records: who was asked, what of kind the canaries are, and which records leak."""
+"""What a report says of single records: who was attacked, of what kind the canaries are, and which records leak."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def asked(result: Result) -> str:
             "protected less; canary_kind=mislabelled asks about such."
         )
     return (
-        f"Attacked were canaries only: {count:,} {KINDS[game['canary_kind']]}. They were {each}; all other samples were "
-        f"in every model. {'These figures are the worst case.' if game['canary_kind'] != 'clean' else ''}"
-    ).strip()
+        f"Attacked were canaries only: {count:,} {KINDS[game['canary_kind']]}. They were {each}; all other samples "
+        f"were in every model.{'' if game['canary_kind'] == 'clean' else ' These figures are the worst case.'}"
+    )
 
 
 def leaks(result: Result, table: pd.DataFrame) -> list[Line]:

@@ -128,8 +128,8 @@ def _single(console: Console, result: Result, table: pd.DataFrame) -> None:
     _print(console, grid)
     _say(
         console,
-        "Leaking: more than chance explains, at a false discovery rate of 5 %. Gap: in standard deviations; the largest "
-        "of many is partly luck. All records, with how many would look so by chance: details/records.csv.",
+        "Leaking: more than chance explains, at a false discovery rate of 5 %. Gap: in standard deviations; the "
+        "largest of many is partly luck. All records, with how many would look so by chance: details/records.csv.",
         "dim",
     )
 

@@ -108,8 +108,17 @@ def _groups(x: Floats, has: Bools) -> tuple[_Group, _Group]:
     """Moments of the IN and of the OUT entries of each column of ``x (K, N)``, in two passes."""
     parts = []
     for some in shapes.blocks(*x.shape):
-        weights = has[:, some].astype(np.float64)
-        parts.append((_group(x[:, some], weights), _group(x[:, some], 1 - weights)))
+        block, with_it = x[:, some], has[:, some].astype(np.float64)
+        without_it = 1 - with_it
+        size = with_it.sum(axis=0)
+        sizes = size, len(x) - size
+        means = [_mean(block, *pair) for pair in zip((with_it, without_it), sizes, strict=True)]
+        deviations = with_it * means[0]  # both groups' in one array: an entry is in one of them
+        deviations += without_it * means[1]
+        np.subtract(block, deviations, out=deviations)
+        np.square(deviations, out=deviations)
+        squares = [np.einsum("kn,kn->n", deviations, weights) for weights in (with_it, without_it)]
+        parts.append([_moments(*each) for each in zip(sizes, means, squares, strict=True)])
     inside, outside = (
         _Group(*(np.concatenate(field) for field in zip(*groups, strict=True))) for groups in zip(*parts, strict=True)
     )
@@ -119,10 +128,17 @@ def _groups(x: Floats, has: Bools) -> tuple[_Group, _Group]:
 def _group(x: Floats, weights: Floats) -> _Group:
     """Moments over the entries of each column whose weight is 1 and not 0."""
     size = weights.sum(axis=0)
-    mean = np.einsum("kn,kn->n", x, weights) / np.maximum(size, 1)
+    mean = _mean(x, weights, size)
     deviations = x - mean
     deviations *= weights
-    squares = np.einsum("kn,kn->n", deviations, deviations)
+    return _moments(size, mean, np.einsum("kn,kn->n", deviations, deviations))
+
+
+def _mean(x: Floats, weights: Floats, size: Floats) -> Floats:
+    return np.asarray(np.einsum("kn,kn->n", x, weights) / np.maximum(size, 1))
+
+
+def _moments(size: Floats, mean: Floats, squares: Floats) -> _Group:
     squares[squares <= 1e-20 * size * mean**2] = 0.0  # the mean's rounding, not a spread
     return _Group(size, mean, squares)
 
