@@ -70,7 +70,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_cheapest_first_by_the_work_that_there_is(results: Path) -> None:
     found = SCRIPT["entries"](results)
     assert [entry.name for entry in found] == ["ablations/short", "long", "ablations/away"]
-    # 40 members, 3 epochs, 2 seeds; none (which serves HAMP's release), relaxloss and one early stopping, target and shadow
+    # 40 members, 3 epochs, 2 seeds, target and shadow; none (HAMP's release too), relaxloss and one early stopping
     assert SCRIPT["core_hours"](found[0]) == pytest.approx(40 * 3 * 2 * 6 / 9_000 / 3600)
     assert SCRIPT["core_hours"](found[1]) == pytest.approx(30 * SCRIPT["core_hours"](found[0]))
     assert math.isinf(SCRIPT["core_hours"](found[2])), "what is not known is not said to be cheap"
