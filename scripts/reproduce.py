@@ -142,11 +142,12 @@ def prepare(out: Path) -> None:
     print(f"from now on: RELAXLOSS_DATA={out}", flush=True)
 
 
-def run(entry: Entry) -> bool:
-    """Run or resume it, and keep its results; whether that went well."""
+def run(entry: Entry, workers: int | None) -> bool:
+    """Run or resume it, so many jobs at a time, and keep its results; whether that went well."""
     print(f"== {entry.name}", flush=True)
     out = ROOT / "runs" / entry.name
     command = [sys.executable, "-m", "relaxloss", "compare", str(entry.folder / SPEC), "--out", str(out)]
+    command += ["--workers", str(workers)] if workers else []
     if subprocess.run(command, check=False).returncode:
         print(f"{entry.name} did not run; see above", flush=True)
         return False
@@ -172,6 +173,7 @@ def main(arguments: list[str]) -> int:
         "--prepare", action="store_true", help="run the data directory's prepare.py into runs/data first"
     )
     parser.add_argument("--download", action="store_true", help="let sources fetch what is missing")
+    parser.add_argument("--workers", type=int, help="jobs at a time; as many as cores if left out")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.prepare:
@@ -190,7 +192,7 @@ def main(arguments: list[str]) -> int:
             hint = "; --prepare may unpack it" if (entry.missing.parent / "prepare.py").is_file() else ""
             print(f"== {entry.name}: passed over, {entry.missing} is missing{hint}", flush=True)
             continue
-        failed += not run(entry)
+        failed += not run(entry, given.workers)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False)
     return failed
 

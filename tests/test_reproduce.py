@@ -37,7 +37,7 @@ def test_every_spec_is_an_experiment(path: Path) -> None:
 
 SPEC = """note = "a stand-in"
 dataset = "{data}"
-defenses = ["none", "relaxloss:alpha=1", "early_stopping:epoch=5", "early_stopping:epoch=10", "memguard"]
+defenses = ["none", "relaxloss:alpha=1", "early_stopping:epoch=5", "early_stopping:epoch=10", "hamp:train=false"]
 attacks = "loss"
 seeds = [0, 1]
 {more}
@@ -70,7 +70,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_cheapest_first_by_the_work_that_there_is(results: Path) -> None:
     found = SCRIPT["entries"](results)
     assert [entry.name for entry in found] == ["ablations/short", "long", "ablations/away"]
-    # 40 members, 3 epochs, 2 seeds; none (which serves memguard), relaxloss and one early stopping, target and shadow
+    # 40 members, 3 epochs, 2 seeds, target and shadow; none (HAMP's release too), relaxloss and one early stopping
     assert SCRIPT["core_hours"](found[0]) == pytest.approx(40 * 3 * 2 * 6 / 9_000 / 3600)
     assert SCRIPT["core_hours"](found[1]) == pytest.approx(30 * SCRIPT["core_hours"](found[0]))
     assert math.isinf(SCRIPT["core_hours"](found[2])), "what is not known is not said to be cheap"
@@ -89,13 +89,13 @@ def test_an_experiment_runs_and_one_without_data_is_passed_over(
 ) -> None:
     scope = SCRIPT["main"].__globals__
     monkeypatch.setitem(scope, "ROOT", tmp_path)
-    assert SCRIPT["main"](["ablations", "--results", str(results)]) == 0
+    assert SCRIPT["main"](["ablations", "--workers", "1", "--results", str(results)]) == 0
     said = capfd.readouterr().out
     away = tmp_path / "data" / "bank.npz"
     assert f"== ablations/away: passed over, {away} is missing\n" in said
     kept = results / "ablations" / "short"
     rows = pd.read_csv(kept / "results.csv")
-    assert set(rows["defense"]) == {"none", "relaxloss", "early_stopping", "memguard"}
+    assert set(rows["defense"]) == {"none", "relaxloss", "early_stopping", "hamp"}
     assert tomllib.loads((kept / "experiment.toml").read_text())["note"] == "a stand-in", "it outlives the run"
     assert (tmp_path / "runs" / "ablations" / "short" / "store").is_dir(), "so that it can resume"
     assert not (results / "long" / "results.csv").exists()

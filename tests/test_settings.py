@@ -216,9 +216,10 @@ def test_options_override_a_setting_and_the_sweep_keeps_its_other_fields(
         ("--sweep",),
         ("--defenses", "relaxloss,relaxloss:alpha=2,hamp,dpsgd"),
         ("--data", "digits", "--model", "mlp"),
+        ("--model", "mlp"),
     ):
         assert call(*base, *options, "--out", str(tmp_path / "run")).returncode == 2
-    changed, swept, chosen, elsewhere = asked
+    changed, swept, chosen, elsewhere, otherwise = asked
     assert (changed.recipe.epochs, changed.recipe.milestones) == (100, (50, 75))
     assert (changed.seeds, changed.shadows, changed.recipe.precision) == ((3, 4), "same", "bf16")
     assert [attack.name for attack in changed.attacks] == ["loss"]
@@ -236,6 +237,7 @@ def test_options_override_a_setting_and_the_sweep_keeps_its_other_fields(
         )
     )
     assert (elsewhere.dataset, elsewhere.setting, elsewhere.note) == ("digits", "", ""), "its words hold no longer"
+    assert (otherwise.dataset, otherwise.setting, otherwise.note) == ("crc5", "", "")
 
 
 def test_a_settings_file_is_an_experiment_for_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

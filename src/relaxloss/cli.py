@@ -185,8 +185,12 @@ def compare(
         raise UserError(f"got the file {spec} and --setting {setting}; give one of the two, and options to override it")
     fields = settings.read(setting) if setting else _read_toml(spec) if spec else {}
     options: dict[str, Any] = {"dataset": data, "shadows": shadows, "game": game, "label": label}
-    if data is not None:  # then what a setting's or a file's own data is called and stands for no longer holds
-        fields = {name: value for name, value in fields.items() if name not in ("setting", "note", "label", "drop")}
+    gone: list[str] = []
+    if data is not None or model is not None:
+        gone += ["setting", "note"]  # what they say no longer holds
+    if data is not None and setting:
+        gone += ["label", "drop"]  # the columns of the setting's own table
+    fields = {name: value for name, value in fields.items() if name not in gone}
     fields |= {name: value for name, value in options.items() if value is not None}
     if drop is not None:
         fields["drop"] = _names(drop)
