@@ -32,31 +32,21 @@ def bound(
 
     Of r guesses, the r/2 highest scores are called members and the r/2 lowest non-members. Unless `guesses` fixes r,
     several r are tried; `metrics.one_run_epsilon` is asked at confidence ``1 - (1 - level) / tries`` (Bonferroni over
-    all r, all attacks in `table` and all models), so that the best of them may be taken.
-
-    Args:
-        table: each attack's scores, ``(N,)`` of one model, or ``(T, N)`` of T models.
-        member: ``(N,)`` or ``(T, N)``. Each model is an audit of its own: given all other models and who is in them,
-            its coins are still fair. Right guesses are never added up over models: a shadow attack on one model uses
-            the coins of the others, so that their numbers are not independent.
+    all r and all attacks in `table`, scores ``(N,)`` each), so that the best of them may be taken.
     """
-    truth = np.atleast_2d(member)
-    models, m = truth.shape
+    m = len(member)
     if guesses is not None and not 2 <= guesses <= m:
         raise UserError(f"guesses={guesses}; expected 2 to {m}, the number of samples, or None: several are tried")
     halves = {guesses // 2} if guesses is not None else {max(1, int(share * m) // 2) for share in SHARES}
     shuffled = seeds.rng(seed, "one_run").permutation(m)  # ties must not be broken by the order of the samples
-    truth = truth[:, shuffled]
-    tries, best = len(table) * len(halves) * models, row(MEASURE, -1.0, n=m)
+    truth = member[shuffled]
+    tries, best = len(table) * len(halves), row(MEASURE, -1.0, n=m)
     for name, scores in table.items():
-        order = np.argsort(np.atleast_2d(scores)[:, shuffled], axis=1, kind="stable")
-        right = np.take_along_axis(truth, order, axis=1)
+        right = truth[np.argsort(scores[shuffled], kind="stable")]
         for half in sorted(halves):
-            # the model with the most right guesses has the largest bound of this attack and this r
-            correct = int(((~right[:, :half]).sum(axis=1) + right[:, m - half :].sum(axis=1)).max())
+            correct = int((~right[:half]).sum() + right[m - half :].sum())
             epsilon = metrics.one_run_epsilon(m, 2 * half, correct, delta, (1 - level) / tries)
             if epsilon > best["value"]:
-                said = f"{correct:,} of {2 * half:,} guesses right, δ = {delta:.3g}, {100 * level:g} % confidence"
-                said += f" in the best of {models} models" if models > 1 else ""
-                best = row(MEASURE, epsilon, n=m, attack=name, note=f"{said}, corrected for {tries:,} tries")
+                said = f"{correct:,} of {2 * half:,} guesses right, δ = {delta:g}, {100 * level:g} % confidence"
+                best = row(MEASURE, epsilon, n=m, attack=name, note=f"{said}, corrected for {tries} tries")
     return best

@@ -89,7 +89,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             for adaptive in plan.modes:
                 mine = [s for s in scored if (s.defense, s.adaptive, s.seed) == (defense, adaptive, seed)]
                 found, table = _attack_rows(plan, store, mine, design, labels, seed)
-                found += _one_run_rows(plan, design, table, own_facts, seed)
+                found += _one_run_rows(plan, design, table, seed)
                 rows += [head | {"adaptive": adaptive} | item for item in found]
                 strongest = max(table, key=lambda name: metrics.auc(*table[name]))
                 thin = measures.thinned_roc(*table[strongest])
@@ -217,19 +217,20 @@ def _clusters(design: Design) -> metrics.Clusters | None:
     return metrics.Clusters(np.tile(asked, len(targets)), np.repeat(targets, len(asked)))
 
 
-def _one_run_rows(
-    plan: Plan, design: Design, table: dict[str, tuple[Any, Any]], own_facts: dict[str, Any], seed: int
-) -> list[measures.Row]:
-    """The lower bound of ε where coins decided who is in a target; each target is a one-run audit.
+def _one_run_rows(plan: Plan, design: Design, table: dict[str, tuple[Any, Any]], seed: int) -> list[measures.Row]:
+    """The lower bound of ε where coins decided who is in a target: the first target is a one-run audit of its own.
 
-    δ is that of the defense's own account, or what it would be by default: a tenth of one over the members.
+    Given all other models and who is in them, its coins are still fair. One model, fixed beforehand: the best of K
+    would cost a correction of K, and right guesses cannot be added up over models, as a shadow attack on one uses the
+    coins of the others. δ is the same for all defenses, so that their bounds compare: 1e-5, or a tenth of one over the
+    members if that is smaller.
     """
     if not plan.experiment.game.aligned:
         return []
-    shape = len(design.targets), len(design.asked)
-    scores = {name: part[0].reshape(shape) for name, part in table.items()}
-    member = design.member[list(design.targets)][:, design.asked]
-    delta = own_facts.get("delta", 0.1 / int(design.member[design.targets[0]].sum()))
+    first, count = design.targets[0], len(design.asked)
+    scores = {name: part[0][:count] for name, part in table.items()}
+    delta = min(1e-5, 0.1 / len(design.members(first)))
+    member = design.member[first, design.asked]
     return [onerun.bound(scores, member, delta=delta, level=plan.experiment.level, seed=seed)]
 
 
