@@ -154,6 +154,8 @@ def benchmark(path: Path) -> str:
     rows = []
     for group, lines in content["results"].items():
         for name, line in lines.items():
+            if not isinstance(line, dict):
+                continue  # a count, such as of repetitions
             factor = line.get("ratio", line.get("times_faster"))
             unit = "x the time" if "ratio" in line else "x faster"
             rows.append((group, name, f"{line['microseconds']:,.0f}", f"{factor:.3g} {unit}"))
