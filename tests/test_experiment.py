@@ -20,9 +20,9 @@ import pytest
 import torch
 
 from relaxloss.data import Dataset
-from relaxloss.defenses import NONE, Defense, NoDefense
+from relaxloss.defenses import DPSGD, NONE, Defense, NoDefense
 from relaxloss.engine import Engine
-from relaxloss.errors import UserError
+from relaxloss.errors import MissingExtra, UserError
 from relaxloss.experiment import Quiet, run
 from relaxloss.plan import Experiment, Plan
 from relaxloss.results import COLUMNS
@@ -205,6 +205,16 @@ def test_a_changed_own_network_is_another_model(
         spec = replace(SPEC, recipe=replace(TINY, model="ownnet:net"))  # type: ignore[arg-type]
         keys.append(Plan(spec, blobs, blobs).train_key(SPEC.defenses[0], 0, 0))
     assert keys[0] != keys[1]
+
+
+def test_a_missing_extra_is_said_before_the_first_training(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DPSGD, "requires", "no_such_module")
+    experiment = Experiment("blobs", defenses=("none", "dpsgd+memguard"), attacks=("loss",))
+    with pytest.raises(MissingExtra, match=r"dpsgd needs an optional dependency.*relaxloss\[dpsgd\]"):
+        run(experiment, tmp_path, data=blobs)
+    assert not (tmp_path / "store" / "train").exists()
 
 
 def test_bad_experiments_are_explained() -> None:

@@ -54,6 +54,22 @@ def test_a_table_is_read_by_the_models_own_columns(tmp_path: Path) -> None:
         made.predict_log_proba(few.assign(age="old"))
 
 
+def test_an_identifier_is_not_trained_on_and_members_are_not_printed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"patient": [f"P{i:04}" for i in range(120)], "age": rng.normal(50, 9, 120)})
+    frame.assign(outcome=rng.integers(0, 2, 120)).to_csv(tmp_path / "rows.csv", index=False)
+    recipe = Recipe(model="mlp:hidden=8", epochs=1, milestones=())
+    with pytest.raises(UserError, match=r"patient has 120 different texts in 120 rows.*--drop patient"):
+        trained.train(data.load(str(tmp_path / "rows.csv"), label="outcome"), recipe=recipe)
+    model = trained.train(data.load(str(tmp_path / "rows.csv"), label="outcome", drop=("patient",)), recipe=recipe)
+    assert "members" not in repr(model)
+    model.save(tmp_path / "model")
+    assert "P00" not in (tmp_path / "model" / "model.json").read_text()
+    for wrong, said in (({"age": [1.0]}, "got dict"), (frame.to_numpy(), "got an array of objects")):
+        with pytest.raises(UserError, match=f"{said}; expected rows to predict as a pandas DataFrame"):
+            model.predict_log_proba(wrong)  # type: ignore[arg-type]
+
+
 def test_shares_are_disjoint_and_the_accuracy_is_of_the_test_share(blobs: Dataset) -> None:
     made = trained.train(blobs, recipe=TINY, test=0.3, reference=0.1)
     parts = [made.split[name] for name in ("members", "test", "reference")]

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +15,8 @@ from pydantic import BeforeValidator, Field, InstanceOf, NonNegativeInt
 from relaxloss import seeds, signals, training
 from relaxloss.attacks import Attack, AttackField, parse_list
 from relaxloss.data import Dataset
-from relaxloss.defenses import NONE, Defense, DefenseField
-from relaxloss.errors import UserError
+from relaxloss.defenses import NONE, Composed, Defense, DefenseField
+from relaxloss.errors import MissingExtra, UserError
 from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
 from relaxloss.selection import TunedField
@@ -117,6 +118,7 @@ class Plan:
                 raise UserError(f"attack {attack} cannot run in the game {experiment.game}: it needs {lacking}")
         self.designs = {seed: experiment.game.draw(dataset.y, dataset.num_classes, seed) for seed in experiment.seeds}
         for defense in experiment.defenses:
+            _installed(defense)
             for design in self.designs.values():
                 if defense.needs_reference() and not len(design.reference):
                     raise UserError(f"{defense} needs a reference set, but the game {experiment.game} sets none aside")
@@ -224,6 +226,13 @@ class Plan:
             fit=_digest(design.fit),
             seed=seed,
         )
+
+
+def _installed(defense: Defense) -> None:
+    """A clear error before the first training if a defense needs an optional extra that is not there."""
+    for part in defense.parts if isinstance(defense, Composed) else (defense,):
+        if part.requires and find_spec(part.requires) is None:
+            raise MissingExtra(str(part), part.name)
 
 
 def _shadow_rows(design: Design) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ class Trained:
 
     release: nn.Module
     network: Network
-    history: pd.DataFrame
+    history: pd.DataFrame = field(repr=False)
     facts: dict[str, Any]
-    split: dict[str, npt.NDArray[np.int64]]
-    card: dict[str, Any]
+    split: dict[str, npt.NDArray[np.int64]] = field(repr=False)  # not into every notebook that ends in `model`
+    card: dict[str, Any] = field(repr=False)
 
     def predict_log_proba(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[np.float64]:
         """Log-probabilities ``(n, C)``, as the released model gives them, of raw rows or of a table's rows.
@@ -64,6 +64,10 @@ class Trained:
                     f"the model was trained on {self.card['dataset']}, an array; expected an array, no table"
                 )
             x = encode(x, [Column(name, tuple(values) or None) for name, values in self.card["columns"]])
+        elif not isinstance(x, np.ndarray) or x.dtype == object:
+            got = f"an array of {x.dtype}s" if isinstance(x, np.ndarray) else type(x).__name__
+            wanted = "a pandas DataFrame with the columns it was trained on" if self.card["columns"] else "an array"
+            raise UserError(f"got {got}; expected rows to predict as {wanted}, such as pandas.read_csv gives")
         log_p: npt.NDArray[np.float64] = predict(self.release, torch.from_numpy(x)).double().log_softmax(1).numpy()
         return log_p
 
@@ -132,6 +136,7 @@ def train(
         raise UserError(
             f"got test={test} and reference={share}; expected shares that leave members: 0 <= test + reference < 1"
         )
+    _no_identifiers(data)
     order = seeds.rng(seed, "split").permutation(len(data)).astype(np.int64)
     bounds = [int(len(data) * test), int(len(data) * (test + share))]
     names = ("test", "reference", "members")
@@ -145,6 +150,17 @@ def train(
         folder = Path(checkpoints) / key
     fit = defense.trainer.fit(task, Session(folder, monitor=monitor, tell=tell))
     return _trained(data, defense, task, fit, split, seed)
+
+
+def _no_identifiers(data: Dataset) -> None:
+    """A model knows the categories of a text column by name: those of an identifier would name every person in it."""
+    for column in data.columns:
+        if column.categories and len(column.categories) > max(20, len(data) / 2):
+            raise UserError(
+                f"{data.name}: column {column.name} has {len(column.categories):,} different texts in {len(data):,} "
+                f"rows, so that it tells persons apart; the saved model would list them all, and can learn nothing "
+                f"from it: leave it out (--drop {column.name}, or drop=[{column.name!r}] in relaxloss.data.load)"
+            )
 
 
 def _trained(

@@ -33,7 +33,7 @@ def sentences(tuning: Tuning) -> list[str]:
             f"{ends[1]:g}: a wider one may hold a better setting."
         )
     if tuning.met and tuning.bound is not None and bool(none["met"]):
-        found.append("No defense meets the bound by itself.")
+        found.append("Training without a defense meets the bound already.")
     return [*found, chose(tuning)]
 
 
