@@ -315,7 +315,10 @@ ARRAYS: dict[str, tuple[Arrays, str]] = {
         {"member_labels": np.array(["a", 1] * 10, object), "nonmember_labels": np.array(["a", 1] * 10, object)},
         "mixes or holds int, str"),
     "a scalar": ({"member_probs": 0.5}, "0 dimensions"),
-    "per cent": ({"member_probs": 100 * probabilities()[MEMBER]}, "divide them by 100"),
+    "per cent": (
+        {"member_probs": 100 * probabilities()[MEMBER], "nonmember_probs": 100 * probabilities()[~MEMBER]},
+        "divide them by 100",
+    ),
     "logits as probabilities": ({"member_probs": np.log(probabilities()[MEMBER])}, "these look like logits"),
     "NaN": ({"member_probs": np.full((20, 3), np.nan)}, "NaN, missing or infinite values in 20 rows"),
     "booleans": ({"member_probs": np.ones((20, 3), bool)}, "true and false"),
