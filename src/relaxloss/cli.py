@@ -365,11 +365,9 @@ def of_setting(ready: str, chosen: str | None) -> tuple[Any, ...]:
 
 def _installed(found: list[Any]) -> list[Any]:
     """Those whose optional dependency is there; the others are said."""
-    from importlib.util import find_spec
-
     kept = []
     for defense in found:
-        if defense.requires and find_spec(defense.requires) is None:
+        if not defense.installed:
             console(stderr=True).print(
                 f"{defense.name} is left out: {defense.requires} is not installed", soft_wrap=True
             )

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -231,7 +230,7 @@ class Plan:
 def _installed(defense: Defense) -> None:
     """A clear error before the first training if a defense needs an optional extra that is not there."""
     for part in defense.parts if isinstance(defense, Composed) else (defense,):
-        if part.requires and find_spec(part.requires) is None:
+        if not part.installed:
             raise MissingExtra(str(part), part.name)
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -56,6 +57,11 @@ class Defense(Spec):
     active: ClassVar[Mapping[str, Any]] = {}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     in_nats: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def installed(self) -> bool:
+        """Whether the module that it requires, if any, is there."""
+        return not self.requires or find_spec(self.requires) is not None
 
     @property
     def trainer(self) -> Defense:
