@@ -401,6 +401,7 @@ BAD_DATASETS = {
     "no bits": ({"x": np.full((4, 2), 2, np.uint8)}, "expected bits"),
     "infinite": ({"x": np.full((4, 2), -np.inf, np.float32)}, "infinite"),
     "columns": ({"columns": (Column("a"),)}, "got 1 columns"),
+    "classes": ({"classes": ("a", "b", "c", "d", "e", "f", "g")}, "got names of 7 classes"),
     "columns of bits": ({"x": np.zeros((4, 2), np.uint8), "columns": (Column("a"), Column("b"))}, "float32 table"),
     "codes": ({"x": np.full((4, 2), 1, np.float32), "columns": (Column("a"), Column("b", ("u",)))}, "outside its"),
     "half codes": ({"x": np.full((4, 2), 0.5, np.float32), "columns": (Column("a", ("u",)), Column("b"))}, "'a' holds"),
@@ -452,12 +453,28 @@ def test_the_encoder_sees_the_members_only():
     assert not torch.equal(first["offset"], everyone["offset"])  # the rows that were changed would have mattered
 
 
-def test_a_category_that_no_member_has_is_all_zeros_and_missing_is_the_mean():
+def test_a_category_of_fewer_than_five_members_is_all_zeros_and_missing_is_the_mean():
     x = np.array([[0, 1.0], [1, 3.0], [0, np.nan], [2, np.nan], [np.nan, 5.0]], np.float32)
-    dataset = Dataset("t", x, np.array([0, 1, 0, 1, 0]), 2, "", (Column("k", ("a", "b", "c")), Column("v")))
-    got = dataset.encoder(np.array([0, 1, 2]))(torch.from_numpy(x))
-    wanted = [[1, 0, 0, -1], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 3]]
-    torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float32))
+    x = np.concatenate([np.repeat(x[:3], (3, 5, 2), 0), x[3:], np.float32([[2, 2]] * 4), np.float32([[3, 2]] * 4)])
+    columns = (Column("k", ("a", "b", "c", "d")), Column("v"))
+    dataset = Dataset("t", x, np.arange(len(x)) % 2, 2, "", columns)
+    members = np.r_[0:10, 16:20]  # 5 of a, 5 of b, none of c, 4 of d
+    got = dataset.encoder(members)(torch.from_numpy(x))
+    spread = np.nanstd(x[members, 1])
+    mean = np.nanmean(x[members, 1])
+    first = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 0], [0, 0], [0, 0], [0, 0]], dtype=torch.float32)
+    torch.testing.assert_close(got[[0, 3, 8, 10, 11, 12, 16], :2], first)
+    assert not got[:, 2:4].any()  # of c and d nothing is told, to members or to others
+    torch.testing.assert_close(got[:, 4], torch.from_numpy(np.nan_to_num((x[:, 1] - mean) / spread)))
+
+
+def test_the_fingerprint_of_a_table_with_categories_names_the_rule_for_rare_ones(monkeypatch):
+    before = {
+        kind: made.fingerprint for kind, made in (("table", table()), ("bits", Dataset("b", provenance="", **GOOD)))
+    }
+    monkeypatch.setattr("relaxloss.data.base.FEWEST_MEMBERS", 6)
+    assert table().fingerprint != before["table"]
+    assert Dataset("b", provenance="", **GOOD).fingerprint == before["bits"]
 
 
 @pytest.mark.parametrize("value", [0.1, 1e9, 0.0, 1e-20])

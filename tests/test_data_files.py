@@ -328,6 +328,7 @@ BAD_NPZ = {
     "classes": (npz(num_classes=1), "labels run from 0 to 1"),
     "classes' shape": (npz(num_classes=np.array([1, 2])), "num_classes or columns cannot be read"),
     "columns": (npz(columns="[not json"), "num_classes or columns cannot be read"),
+    "names of classes": (npz(classes=np.array(["a", "b", "c"])), "got names of 3 classes; expected 2"),
 }
 
 

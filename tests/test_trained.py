@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -52,6 +53,35 @@ def test_a_table_is_read_by_the_models_own_columns(tmp_path: Path) -> None:
         made.predict_log_proba(few.drop(columns="ward"))
     with pytest.raises(UserError, match="holds text"):
         made.predict_log_proba(few.assign(age="old"))
+
+
+def test_a_saved_model_names_no_category_of_fewer_than_five_members(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"job": ["nurse"] * 70 + ["astronaut"] * 4 + ["cook"] * 46, "age": rng.normal(50, 9, 120)})
+    frame["outcome"] = np.where(frame.job == "nurse", "ill", "well")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    made = trained.train(data.load(tmp_path / "rows.csv", label="outcome"), recipe=TINY)
+    made.save(tmp_path / "model")
+    assert "cook" in (tmp_path / "model" / "model.json").read_text()
+    assert not any(b"astronaut" in path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file())
+    back = Trained.load(tmp_path / "model")
+    assert np.array_equal(
+        back.predict_log_proba(frame), made.predict_log_proba(data.load(tmp_path / "rows.csv", label="outcome").x)
+    )
+    rare = frame[frame.job == "astronaut"]
+    assert np.array_equal(back.predict_log_proba(rare), back.predict_log_proba(rare.assign(job=None)))
+
+
+def test_classes_are_called_by_their_names(blobs: Dataset, tmp_path: Path) -> None:
+    named = dataclasses.replace(blobs, classes=("north", "east", "south", "west"))
+    made = trained.train(named, recipe=TINY)
+    made.save(tmp_path)
+    back = Trained.load(tmp_path)
+    assert back.classes == ("north", "east", "south", "west")
+    codes = back.predict_log_proba(blobs.x).argmax(1)
+    assert len(set(codes)) == 4
+    assert back.predict(blobs.x).tolist() == [back.classes[code] for code in codes]
+    assert np.array_equal(trained.train(blobs, recipe=TINY).predict(blobs.x), codes)  # without names, the numbers
 
 
 def test_an_identifier_is_not_trained_on_and_members_are_not_printed(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ class Trained:
         log_p: npt.NDArray[np.float64] = predict(self.release, torch.from_numpy(x)).double().log_softmax(1).numpy()
         return log_p
 
+    def predict(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[Any]:
+        """The most probable class of each row ``(n,)``: its name where the labels have names, else its number."""
+        codes = self.predict_log_proba(x).argmax(1)
+        return np.array(self.classes)[codes] if self.classes else codes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the columns of `predict_log_proba` are called; empty where the labels have no names."""
+        return tuple(self.card["classes"])
+
     def save(self, folder: Path | str) -> None:
         """Write the model: safetensors and JSON, no pickle; what must not be shipped goes into ``private``."""
         folder = Path(folder)
@@ -163,6 +173,15 @@ def _no_identifiers(data: Dataset) -> None:
             )
 
 
+def _columns(data: Dataset, encoder: Encoder) -> list[list[Any]]:
+    """Each column's name and categories; of those that the encoder leaves out, for want of members, the place only."""
+    named: list[list[Any]] = []
+    seen = iter(encoder.seen.tolist())
+    for column in data.columns:
+        named.append([column.name, [value if next(seen) else None for value in column.categories or ()]])
+    return named
+
+
 def _trained(
     data: Dataset, defense: Defense, task: Task, fit: Fit, split: dict[str, npt.NDArray[np.int64]], seed: int
 ) -> Trained:
@@ -180,7 +199,8 @@ def _trained(
         "torch": torch.__version__,
         "dataset": data.name,
         "provenance": data.provenance,
-        "columns": [[column.name, list(column.categories or ())] for column in data.columns],
+        "columns": _columns(data, task.encoder),
+        "classes": list(data.classes),
         "shape": list(task.shape),
         "num_classes": task.num_classes,
         "encoder_sizes": list(task.encoder.sizes),

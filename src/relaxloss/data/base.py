@@ -21,6 +21,10 @@ from relaxloss.specs import Registry, Spec
 
 Array = npt.NDArray[Any]
 
+# A category of fewer members is treated as missing: its one-hot weights are all about these few, and a saved model that
+# names it would say that one of them was there. Five is what statistics offices ask of a cell of a table.
+FEWEST_MEMBERS = 5
+
 
 @dataclass(frozen=True)
 class Column:
@@ -42,6 +46,7 @@ class Dataset:
         num_classes: C.
         provenance: one line on where the data come from and what was done to them.
         columns: the columns of a table, in order; empty for images, bits and plain numeric arrays.
+        classes: what the labels 0, 1, ... are called; empty where they have no names.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Dataset:
     num_classes: int
     provenance: str
     columns: tuple[Column, ...] = field(default=(), repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
@@ -80,9 +86,13 @@ class Dataset:
             )
         if x.dtype == np.float32 and np.isinf(x).any():
             raise UserError(f"{self.name}: x holds infinite values; replace them, or mark them missing with NaN")
-        self._check_columns()
+        self._check_names()
 
-    def _check_columns(self) -> None:
+    def _check_names(self) -> None:
+        if self.classes and len(self.classes) != self.num_classes:
+            raise UserError(
+                f"{self.name}: got names of {len(self.classes)} classes; expected {self.num_classes}, one per class"
+            )
         if not self.columns:
             return
         if self.kind != "table" or len(self.columns) != self.x.shape[1]:
@@ -122,6 +132,8 @@ class Dataset:
         """24 hex digits of SHA-256 over everything that training can see."""
         digest = hashlib.sha256()
         digest.update(repr((self.x.shape, self.x.dtype.str, self.num_classes, self.columns)).encode())
+        if any(column.categories for column in self.columns):
+            digest.update(f"rarer than {FEWEST_MEMBERS} is missing".encode())
         digest.update(np.ascontiguousarray(self.x).tobytes())
         digest.update(np.ascontiguousarray(self.y).tobytes())
         return digest.hexdigest()[:24]
@@ -136,7 +148,7 @@ class Encoder(nn.Module):
 
     Images: ``(x / 255 - 0.5) / 0.25``, constants that say nothing about anybody. Bits: as floats. Tables: numeric
     columns standardised with the members' mean and deviation, missing values replaced by the members' mean;
-    categorical columns one-hot, where a category that no member has is all zeros, as is a missing one.
+    categorical columns one-hot, where a category that fewer than 5 members have is all zeros, as is a missing one.
     """
 
     offset: torch.Tensor
@@ -180,7 +192,8 @@ class Encoder(nn.Module):
         for column, size in enumerate(encoder.sizes):
             if size:
                 codes = x[known[:, column], column].astype(np.int64)
-                encoder.seen[start : start + size] = torch.from_numpy(np.bincount(codes, minlength=size)[:size] > 0)
+                members_of = np.bincount(codes, minlength=size)[:size]
+                encoder.seen[start : start + size] = torch.from_numpy(members_of >= FEWEST_MEMBERS)
                 start += size
         return encoder
 

@@ -67,7 +67,7 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
         *([f"dropped on request: {_list(sorted(set(drop)))}"] if drop else []),
         *notes.lines(),
     ]
-    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns))
+    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns), tuple(classes))
 
 
 def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
@@ -209,9 +209,10 @@ def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[s
     return _codes(text, order), tuple(order)
 
 
-def _codes(text: pa.Array, order: Sequence[str]) -> Array:
+def _codes(text: pa.Array, order: Sequence[str | None]) -> Array:
     """The places of the values in `order`, -1 for a missing or unknown one."""
-    places: Array = pa.compute.index_in(text, value_set=pa.array(order, pa.string())).fill_null(-1).to_numpy(False)
+    known = pa.array(order, pa.string())
+    places: Array = pa.compute.index_in(text, value_set=known, skip_nulls=True).fill_null(-1).to_numpy(False)
     return places
 
 

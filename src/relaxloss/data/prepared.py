@@ -26,7 +26,8 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
 
     Keys: ``x`` (uint8 images ``(M, channels, height, width)``, or bits or numbers ``(M, D)``), or ``x_packed`` and
     ``x_columns`` (bits packed along axis 1, most significant first); ``y (M,)``; optional ``num_classes``,
-    ``provenance`` (else `about` and the file's name), and ``columns`` (JSON: name and categories of each).
+    ``provenance`` (else `about` and the file's name), ``columns`` (JSON: name and categories of each), and ``classes``
+    (what the labels are called, as text).
 
     Labels are kept when they run from 0 or the number of classes is known; else they are numbered in sorted order, and
     the provenance says so. Raises `UserError` for anything else; never unpickles.
@@ -48,12 +49,16 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: num_classes or columns cannot be read ({error}); leave them out") from None
-    y, num_classes, renamed = _labels(arrays["y"], num_classes, path)
+    y, num_classes, classes = _labels(arrays["y"], num_classes, path)
+    shown = ", ".join(f"{label} = {code}" for code, label in enumerate(classes[:10]))
+    renamed = [f"labels numbered in sorted order: {shown}{', ...' if len(classes) > 10 else ''}"] if classes else []
+    if "classes" in arrays:
+        classes = tuple(map(str, arrays["classes"].ravel()))
     if "provenance" in arrays:  # written with the file, and with all that was to be said of x
         provenance, notes = str(arrays["provenance"]), []
     else:
         provenance = f"{about}{about and '; '}file {path.name}"
-    return Dataset(name, x, y, num_classes, "; ".join([provenance, *notes, *renamed]), columns)
+    return Dataset(name, x, y, num_classes, "; ".join([provenance, *notes, *renamed]), columns, classes)
 
 
 def write(dataset: Dataset, path: Path) -> None:
@@ -65,6 +70,8 @@ def write(dataset: Dataset, path: Path) -> None:
         arrays["x"] = dataset.x
     if dataset.columns:
         arrays["columns"] = json.dumps([[column.name, column.categories] for column in dataset.columns])
+    if dataset.classes:
+        arrays["classes"] = np.array(dataset.classes)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,13 +141,13 @@ def _features(arrays: dict[str, Array], path: Path) -> tuple[Array, list[str]]:
     return converted, [f"{missing:,} missing values"] if missing else []
 
 
-def _labels(y: Array, num_classes: int | None, path: Path) -> tuple[Array, int, list[str]]:
+def _labels(y: Array, num_classes: int | None, path: Path) -> tuple[Array, int, tuple[str, ...]]:
+    """The labels from 0, how many classes, and what they were called, if that is not what they are now."""
     if num_classes is not None and y.dtype.kind in "iu":
-        return y.astype(np.int64), num_classes, []
+        return y.astype(np.int64), num_classes, ()
     if y.dtype.kind not in "biufU":
         raise UserError(f"{path}: y has dtype {y.dtype}; expected whole numbers or text")
     codes, names = labels.encode(pa.array(y, from_pandas=True), f"{path}: the label y")
     if names == [str(code) for code in range(len(names))]:
-        return codes, len(names), []
-    shown = ", ".join(f"{name} = {code}" for code, name in enumerate(names[:10])) + (", ..." if len(names) > 10 else "")
-    return codes, len(names), [f"labels numbered in sorted order: {shown}"]
+        return codes, len(names), ()
+    return codes, len(names), tuple(names)
