@@ -126,7 +126,14 @@ def test_train_ships_a_model_that_loads(tmp_path: Path) -> None:
     assert "test_accuracy" in done.stdout
     assert not list((tmp_path / "model").rglob("*.checkpoint")), "checkpoints may hold what the defense throws away"
     x = np.zeros((2, 64), np.float32)
-    assert Trained.load(tmp_path / "model").predict_log_proba(x).shape == (2, 10)
+    first = Trained.load(tmp_path / "model").predict_log_proba(x)
+    assert first.shape == (2, 10)
+    again = ("train", "--data", "digits", "--epochs", "1", "--out", str(tmp_path / "model"))
+    refused = call(*again)
+    assert (refused.returncode, "holds a model already" in refused.stderr) == (2, True)
+    assert np.array_equal(Trained.load(tmp_path / "model").predict_log_proba(x), first)
+    assert call(*again, "--overwrite").returncode == 0
+    assert not np.array_equal(Trained.load(tmp_path / "model").predict_log_proba(x), first)
 
 
 def test_a_users_own_table(tmp_path: Path) -> None:

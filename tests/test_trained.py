@@ -72,6 +72,15 @@ def test_a_saved_model_names_no_category_of_fewer_than_five_members(tmp_path: Pa
     assert np.array_equal(back.predict_log_proba(rare), back.predict_log_proba(rare.assign(job=None)))
 
 
+def test_a_defense_that_never_acted_is_warned_of(blobs: Dataset, recwarn: pytest.WarningsRecorder) -> None:
+    trained.train(blobs, "relaxloss:alpha=0.9", recipe=TINY)
+    assert not [warning for warning in recwarn if "never came to act" in str(warning.message)]
+    with pytest.warns(
+        UserWarning, match=r"relaxloss:alpha=0.01 never came to act.*plainly trained.*never to alpha=0.01"
+    ):
+        trained.train(blobs, "relaxloss:alpha=0.01", recipe=TINY)
+
+
 def test_classes_are_called_by_their_names(blobs: Dataset, tmp_path: Path) -> None:
     named = dataclasses.replace(blobs, classes=("north", "east", "south", "west"))
     made = trained.train(named, recipe=TINY)

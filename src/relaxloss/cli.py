@@ -104,6 +104,7 @@ def train(
     recipe: RecipeOption = None,
     seed: int = 0,
     test: Annotated[float, typer.Option(help="share held out for the reported accuracy")] = 0.2,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the model that is there")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train one model with a defense, ready to ship."""
@@ -111,6 +112,8 @@ def train(
     from relaxloss import defenses, trained
 
     _directory(out)
+    if (out / trained.CARD).exists() and not overwrite:
+        raise UserError(f"{out} holds a model already; give --out another directory, or --overwrite to replace it")
     chosen = defenses.parse(defense)
     dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
     fitted_recipe = recipe_of(dataset, model, epochs, recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Trained:
 
     def predict(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[Any]:
         """The most probable class of each row ``(n,)``: its name where the labels have names, else its number."""
-        codes = self.predict_log_proba(x).argmax(1)
+        codes: npt.NDArray[Any] = self.predict_log_proba(x).argmax(1)
         return np.array(self.classes)[codes] if self.classes else codes
 
     @property
@@ -137,6 +138,8 @@ def train(
         checkpoints: a directory for checkpoints; a training that was cut off resumes from there, bit for bit.
         tell: called with a `relaxloss.training.Progress` after every epoch.
 
+    Warns if the defense never came to act.
+
     Raises:
         UserError: the settings do not fit the data.
     """
@@ -159,6 +162,8 @@ def train(
                           test=test, reference=share)  # fmt: skip
         folder = Path(checkpoints) / key
     fit = defense.trainer.fit(task, Session(folder, monitor=monitor, tell=tell))
+    if idle := defense.idle(fit.history):
+        warnings.warn(f"{defense} never came to act, so that this is a plainly trained model: {idle}", stacklevel=2)
     return _trained(data, defense, task, fit, split, seed)
 
 
