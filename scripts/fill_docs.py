@@ -68,6 +68,26 @@ def compared(folder: Path, choose: Callable[[Any], Any] = lambda table: table) -
     return _table(head, rows) + _origin(folder, result)
 
 
+def frontier(folder: Path) -> str:
+    """What each defense leaks at a given accuracy, settings chosen on the other seeds; the least of each in bold."""
+    if not ran(folder):
+        return not_run(folder)
+    result = report.load(folder)
+    table = report.frontier(result)
+    lowest = table[table["defense"] != "none"].groupby("share")["auc"].min()
+    rows = []
+    for defense, group in table.groupby("defense", sort=False):
+        cells = []
+        for line in group.to_dict("records"):
+            auc = _interval(line, "auc", 1, 3)
+            auc = f"**{auc}**" if line["auc"] == lowest[line["share"]] else auc
+            accuracy = f"{100 * line['top1']:.1f} %" + (f", {line['settings']}" if line["settings"] else "")
+            cells.append(f"{auc} ({accuracy})" if line["auc"] == line["auc"] else "-")
+        rows.append((f"`{defense}`", *cells))
+    head = ("defense", *(f"at least {share:.0%} of the accuracy" for share in table["share"].unique()))
+    return _table(head, rows) + _origin(folder, result)
+
+
 def poster(folder: Path) -> str:
     """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran)."""
     if not ran(folder):
@@ -207,6 +227,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 KINDS: dict[str, Callable[[Path], str]] = {
     "compared": compared,
     "represented": represented,
+    "frontier": frontier,
     "poster": poster,
     "worst": worst,
     "benchmark": benchmark,

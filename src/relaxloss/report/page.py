@@ -14,6 +14,7 @@ import tomli_w
 
 from relaxloss.report import charts, drawing, single, tables, words
 from relaxloss.report.drawing import Figure
+from relaxloss.report.frontier import frontier
 from relaxloss.report.headline import headline, selections
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
@@ -63,6 +64,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         attacks=_attack_grid(tables.attacks_table(result)),
         reported=tables.records(tables.reported(result)),
         figures=[(figure, markupsafe.Markup(embedded(text, figure.name))) for figure, text in drawn],
+        frontier=_frontier(frontier(result), hues),
         flags=getattr(result, "flags", ()) or (),
         failures=result.failures,
         single=single.context(result, pd.DataFrame(lines)),
@@ -77,6 +79,17 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         paper=drawing.PAPER,
         none_hue=drawing.COLOURS[words.NONE],
     )
+
+
+def _frontier(table: pd.DataFrame, hues: Mapping[str, str]) -> dict[str, Any]:
+    """The `frontier` for the page: shares as columns, defenses as rows; empty if there is none."""
+    if table.empty:
+        return {}
+    lines = [
+        {"defense": defense, "label": "", "hue": hues[str(defense)], "cells": tables.records(group)}
+        for defense, group in table.groupby("defense", sort=False)
+    ]
+    return {"shares": list(table["share"].unique()), "mode": MODES[table.attrs["mode"]], "lines": lines}
 
 
 def settings(result: Result) -> str:

@@ -1,0 +1,81 @@
+"""The least leaky setting of each defense at a given accuracy, chosen on other seeds than it is shown on."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from relaxloss.report import tables, words
+from relaxloss.report.tables import MODES, Line
+from relaxloss.results import Result
+
+SHARES = (0.99, 0.95, 0.9, 0.8)
+FEWEST_SEEDS = 3
+
+
+def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
+    """One line per defense and share of no defense's accuracy; empty with fewer than 3 seeds or without no defense.
+
+    Each seed is left out in turn. Of a defense's settings that were measured at every seed, and whose mean accuracy
+    over the *other* seeds is at least ``share`` times no defense's there, the one with the lowest mean AUC of the
+    strongest attack over these seeds is taken, and measured at the seed left out: neither the setting nor its luck was
+    chosen on the samples that the figure is about.
+
+    Columns: ``defense``, ``share``, ``settings`` (what was chosen, most often first, in short form), ``top1`` and
+    ``auc``: the means over the seeds left out, with ``_low``, ``_high`` (Student's t) and ``_note``; NaN where at some
+    seed no setting keeps enough. `auc` is adaptive unless nothing adaptive was measured; `attrs["mode"]` says which.
+    """
+    rows, level = result.rows, float(result.facts.get("experiment", {}).get("level", 0.95))
+    summary = tables.summary(result)
+    mode = tables.headed_by(summary)
+    labels = {(line["defense"], line["settings"]): line["label"] for line in tables.records(summary)}
+    top1 = _by_seed(rows[rows["measure"] == "top1"])
+    strongest = (rows["measure"] == "auc") & (rows["attack"] == "max") & (rows["adaptive"] == (mode == MODES[0]))
+    auc = _by_seed(rows[strongest])
+    seeds = list(top1.columns)
+    plain = top1[top1.index.get_level_values("defense") == words.NONE].dropna()
+    if len(seeds) < FEWEST_SEEDS or not len(plain):
+        return pd.DataFrame()
+    whole = [
+        key for key in top1.index if key in auc.index and top1.loc[key].notna().all() and auc.loc[key].notna().all()
+    ]
+    lines = []
+    for defense in top1.index.get_level_values("defense").unique():
+        own = [key for key in whole if key[0] == defense]
+        for share in shares:
+            chosen = [_chosen(top1.loc[own], auc.loc[own], plain.iloc[0], seed, share) for seed in seeds]
+            lines.append(_line(defense, share, chosen, top1, auc, level) | {"settings": _names(chosen, labels)})
+    table = pd.DataFrame(lines)
+    table.attrs["mode"] = mode
+    return table
+
+
+def _by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values with (defense, settings) as rows, in the order of the experiment, and seeds as columns."""
+    return rows.pivot_table("value", ["defense", "settings"], "seed", sort=False)
+
+
+def _chosen(top1: pd.DataFrame, auc: pd.DataFrame, plain: pd.Series[float], seed: Any, share: float) -> Any:
+    """The setting chosen on all seeds but one, with that seed; None if none keeps enough."""
+    others = [each for each in top1.columns if each != seed]
+    enough = top1[others].mean(axis=1) >= share * plain[others].mean()
+    return (auc.loc[enough, others].mean(axis=1).idxmin(), seed) if enough.any() else None
+
+
+def _line(defense: str, share: float, chosen: list[Any], top1: pd.DataFrame, auc: pd.DataFrame, level: float) -> Line:
+    line: Line = {"defense": defense, "share": share}
+    for name, table in (("top1", top1), ("auc", auc)):
+        found = [{"value": math.nan if each is None else table.loc[each], "note": ""} for each in chosen]
+        line |= tables.estimate(name, found, level)
+    return line
+
+
+def _names(chosen: list[Any], labels: dict[Any, str]) -> str:
+    """The short forms of the settings chosen, most often first; empty if some seed has none."""
+    if None in chosen:
+        return ""
+    return " or ".join(label for label, _ in Counter(labels[key] for key, _ in chosen).most_common())
