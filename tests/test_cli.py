@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from relaxloss import cli, defenses
+from relaxloss.defenses import early_stopping
 from relaxloss.trained import Trained
 
 QUICK = ("--model", "mlp:hidden=16", "--epochs", "4", "--engine", "inprocess")
@@ -147,6 +148,21 @@ def test_a_users_own_table(tmp_path: Path) -> None:
     assert "10" in done.stderr
     assert "missing" in done.stderr, "what was done about missing values is said"
     assert (tmp_path / "runs" / "patients" / "report.html").exists()
+    written = tomllib.loads((tmp_path / "runs" / "patients" / "experiment.toml").read_text())["defenses"]
+    assert [(line["name"], line.get("alpha")) for line in written] == [("none", None), ("relaxloss", 0.35)], (
+        "left out: no defense and RelaxLoss, whose default alpha is above the loss of a guess between two"
+    )
+
+
+def test_a_sweep_has_the_settings_that_the_classes_and_epochs_allow() -> None:
+    few = cli.swept(cli.defense_list("all", 2), 2, 20)
+    assert {each.level for each in few if each.name == "flooding"} == {0.35, 0.1, 0.2, 0.5}
+    assert {each.alpha for each in few if each.name == "relaxloss"} == {0.35, 0.1, 0.2, 0.5}
+    assert {each.epoch for each in few if each.name == "early_stopping"} == {5, 10, 15, 20}
+    many = cli.swept(cli.defense_list("all", 30), 30, 300)
+    assert {each.alpha for each in many if each.name == "crl"} == {0.1, 0.2, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0}
+    assert {each.epoch for each in many if each.name == "early_stopping"} == set(early_stopping.CURVE)
+    assert few[0] == many[0] == defenses.NONE
 
 
 @pytest.mark.parametrize(
@@ -185,6 +201,8 @@ def test_a_users_own_table(tmp_path: Path) -> None:
         (("tune", "--data", "digits", "--max-auc", "0.6", "--attacks", "lira"), "random_halves"),
         (("tune", "--data", "digits", "--max-auc", "0.6", "--out", "bad.toml"), "is a file"),
         (("report", "nowhere"), "nowhere"),
+        (("compare", "--data", "digits", "--defenses", "relaxloss:alpha=2.4"), "a guess has a loss of log 10 = 2.303"),
+        (("train", "--data", "digits", "--out", "m", "--defense", "flooding:level=3"), "less, such as level=1.2"),
         (("store", "ls", "nowhere"), "holds no store"),
     ],
 )

@@ -331,3 +331,17 @@ def test_losses_end_where_they_should() -> None:
     convex, concave = facts["ccl:a=1,beta=0.2"], facts["ccl:a=0.5,beta=0.2"]
     assert concave[0] == pytest.approx(convex[0], rel=0.2)
     assert concave[1] > 2 * convex[1]  # at an equal mean the concave term spreads the losses
+
+
+@pytest.mark.parametrize("cls", [cls for cls in defenses if cls.in_nats], ids=lambda cls: cls.name)
+def test_more_than_a_guesss_loss_is_refused(cls: type[Defense]) -> None:
+    (field,) = cls.in_nats
+    log_3 = 1.0986122886681098
+    cls(**{field: log_3}).check(3)
+    wrong = cls(**{field: 1.0986122886681101})
+    with pytest.raises(UserError, match=f"got {field}=1.0986.*3 classes a guess.*less, such as {field}=0.55"):
+        wrong.check(3)
+    with pytest.raises(UserError, match="a guess"):
+        parse(f"{wrong}+memguard").check(3)
+    assert wrong.below_guess(3) == cls(**{field: 0.55})
+    assert wrong.below_guess(4) == wrong

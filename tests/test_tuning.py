@@ -201,7 +201,7 @@ def test_strengths_come_from_the_sweeps() -> None:
         found = strength_of(defenses.parse(name), 30)
         assert (found.field, found.range.low, found.range.high) == (field, *ends)
     assert strength_of(defenses.parse("relaxloss"), 2).range.high == 0.693, "log 2: a guess's loss"
-    assert strength_of(defenses.parse("relaxloss"), 2, high=2.0).range.high == 2.0
+    assert strength_of(defenses.parse("relaxloss"), 4).range.high == 1.38, "log 4 = 1.386, rounded down"
     assert strength_of(defenses.parse("hamp"), 30, field="gamma").range.low == 0.1
     assert strength_of(defenses.parse("early_stopping"), 30).at(17.0) == defenses.parse("early_stopping:epoch=17")
 
@@ -228,6 +228,7 @@ def test_composed_defenses_are_tuned_in_their_first_part() -> None:
         ("relaxloss", {"field": "upper", "low": 0.1}, "both --low and --high"),
         ("relaxloss", {"low": 2.0, "high": 1.0}, "--low below --high"),
         ("dropout", {"high": 1.5}, "rate=1.5"),
+        ("relaxloss", {"high": 3.5}, "a guess has a loss of log 30"),
         ("relaxloss", {"low": -1.0}, "alpha=-1"),
     ],
 )
@@ -409,7 +410,7 @@ def test_a_setting_that_fails_is_passed_over(blobs: Dataset, tmp_path: Path, mon
     found = rl.tune(SPEC, max_auc=0.7, out=tmp_path, data=blobs)
     failed = found.table[found.table["note"] != ""]
     assert list(failed["note"]) == ["failed: training diverged"]
-    assert failed["strength"].item() == 1.39
+    assert failed["strength"].item() == 1.38
     assert found.met
     with pytest.raises(UserError, match="every setting failed"):
         rl.tune(SPEC, max_auc=0.7, low=1.1, high=1.3, out=tmp_path, data=blobs)

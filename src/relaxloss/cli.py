@@ -152,7 +152,10 @@ def compare(
     data: DataOption = None,
     defenses: Annotated[
         str | None,
-        typer.Option(help="comma-separated; all: every defense; a bare name is the setting's own or at its default"),
+        typer.Option(
+            help="comma-separated; all: every defense; a bare name is the setting's own or at its default; "
+            "none,relaxloss if left out"
+        ),
     ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="comma-separated, and the sets paper, blackbox, whitebox, modern, all")
@@ -199,28 +202,29 @@ def compare(
         fields["drop"] = _names(drop)
     if seeds is not None:
         fields["seeds"] = tuple(seeds.split(","))
+    check_names(Experiment, fields)
+    fields["dataset"] = _required(fields.get("dataset"))
+    dataset = data_sets.load(fields["dataset"], label=fields.get("label"), drop=fields.get("drop", ()))
     if canaries_from is not None:
         fields["game"] = vulnerable_game(fields.get("game", "random_halves"), canaries_from)
+        _same_data(canaries_from, dataset)
+    base = fields.pop("recipe", None)
+    if base is not None and not isinstance(base, Mapping):
+        raise UserError(f"got recipe = {base!r}; expected a table [recipe] with its fields")
+    fields["recipe"] = recipe_of(dataset, model, epochs, recipe, base)
     notes: list[str] = []
     listed = attacks if attacks is not None else _listed(fields.get("attacks"))
     if listed is not None:
         fields["attacks"], notes = attacks_for(listed, games.parse(fields.get("game", games.FiveFolds())))
     ready = _listed(fields.get("defenses"))
     if setting and ready is not None:
-        fields["defenses"] = of_setting(ready, defenses)
+        fields["defenses"] = of_setting(ready, defenses, dataset.num_classes)
     elif defenses is not None or ready is not None:
-        fields["defenses"] = defense_list(defenses if defenses is not None else str(ready))
+        fields["defenses"] = defense_list(defenses if defenses is not None else str(ready), dataset.num_classes)
+    elif "defenses" not in fields:
+        fields["defenses"] = tuple(each.below_guess(dataset.num_classes) for each in defense_list("none,relaxloss"))
     if sweep:
-        fields["defenses"] = swept(fields.get("defenses", ("none",)))
-    check_names(Experiment, fields)
-    base = fields.pop("recipe", None)
-    if base is not None and not isinstance(base, Mapping):
-        raise UserError(f"got recipe = {base!r}; expected a table [recipe] with its fields")
-    fields["dataset"] = _required(fields.get("dataset"))
-    dataset = data_sets.load(fields["dataset"], label=fields.get("label"), drop=fields.get("drop", ()))
-    if canaries_from is not None:
-        _same_data(canaries_from, dataset)
-    fields["recipe"] = recipe_of(dataset, model, epochs, recipe, base)
+        fields["defenses"] = swept(fields["defenses"], dataset.num_classes, fields["recipe"].epochs)
     experiment = build(Experiment, fields)
     directory = out or Path("runs") / (setting or dataset.name)
     _directory(directory)
@@ -334,10 +338,11 @@ def _same_data(run: Path, dataset: Any) -> None:
         )
 
 
-def defense_list(text: str) -> tuple[Any, ...]:
+def defense_list(text: str, num_classes: int | None = None) -> tuple[Any, ...]:
     """Defenses from a comma-separated list.
 
-    ``all`` stands for every installed one at its default, no defense first; ablations are named one by one.
+    ``all`` stands for every installed one at its default, no defense first; ablations are named one by one. A default
+    in nats that is above a guess's loss with so many classes is halfway to it instead.
     """
     from relaxloss import defenses
     from relaxloss.specs import split_list
@@ -346,13 +351,14 @@ def defense_list(text: str) -> tuple[Any, ...]:
     for piece in split_list(text):
         if piece == "all":
             every = [defenses.parse(cls.name) for cls in defenses.defenses if not cls.ablation]
+            every = [each.below_guess(num_classes) if num_classes else each for each in every]
             found += [defenses.NONE, *_installed(every)]
         else:
             found.append(defenses.parse(piece))
     return tuple(dict.fromkeys(found))
 
 
-def of_setting(ready: str, chosen: str | None) -> tuple[Any, ...]:
+def of_setting(ready: str, chosen: str | None, num_classes: int) -> tuple[Any, ...]:
     """A setting's defenses that are installed; or the chosen ones, where a bare name is as the setting has it."""
     from relaxloss import defenses
     from relaxloss.specs import split_list
@@ -362,7 +368,7 @@ def of_setting(ready: str, chosen: str | None) -> tuple[Any, ...]:
         return tuple(_installed(list(own.values())))
     found: list[Any] = []
     for piece in split_list(chosen):
-        found += [own[piece]] if piece in own else defense_list(piece)
+        found += [own[piece]] if piece in own else defense_list(piece, num_classes)
     return tuple(dict.fromkeys(found))
 
 
@@ -379,8 +385,8 @@ def _installed(found: list[Any]) -> list[Any]:
     return kept
 
 
-def swept(given: Any) -> tuple[Any, ...]:
-    """Each defense followed by every setting of its sweep."""
+def swept(given: Any, num_classes: int, epochs: int) -> tuple[Any, ...]:
+    """Each defense followed by every setting of its sweep that so many classes and epochs can have."""
     import dataclasses
 
     from relaxloss import defenses
@@ -388,7 +394,8 @@ def swept(given: Any) -> tuple[Any, ...]:
     found: list[Any] = []
     for defense in (defenses.parse(item) for item in given):
         found.append(defense)
-        found += [dataclasses.replace(defense, **settings) for settings in defense.sweep]
+        points = [dataclasses.replace(defense, **settings) for settings in defense.sweep]
+        found += [point for point in points if not point.above_guess(num_classes) and (point.snapshot or 0) <= epochs]
     return tuple(dict.fromkeys(found))
 
 

@@ -118,6 +118,7 @@ class Plan:
         self.designs = {seed: experiment.game.draw(dataset.y, dataset.num_classes, seed) for seed in experiment.seeds}
         for defense in experiment.defenses:
             _installed(defense)
+            defense.check(dataset.num_classes)
             for design in self.designs.values():
                 if defense.needs_reference() and not len(design.reference):
                     raise UserError(f"{defense} needs a reference set, but the game {experiment.game} sets none aside")

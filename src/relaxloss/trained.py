@@ -149,6 +149,7 @@ def train(
         raise UserError(
             f"got test={test} and reference={share}; expected shares that leave members: 0 <= test + reference < 1"
         )
+    defense.check(data.num_classes)
     _no_identifiers(data)
     order = seeds.rng(seed, "split").permutation(len(data)).astype(np.int64)
     bounds = [int(len(data) * test), int(len(data) * (test + share))]

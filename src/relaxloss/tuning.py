@@ -7,6 +7,7 @@ one store, so that a tuning which was cut off goes on where it was, and nothing 
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import math
 import platform
 import re
@@ -35,6 +36,7 @@ from relaxloss.version import __version__
 
 Line = dict[str, Any]
 TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in measures.FPRS)
+DOWN = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_FLOOR)
 SETTINGS = 8  # tried at most, if the caller does not say
 
 
@@ -89,7 +91,7 @@ def strength_of(
 ) -> Strength:
     """The strength of a defense: the named field, or the only one that its sweep varies; the range is the sweep's.
 
-    A field in nats ends at log C, a guess's loss, unless `high` says otherwise.
+    A field in nats ends at log C, a guess's loss.
     """
     parts = defense.parts if isinstance(defense, Composed) else (defense,)
     known = {name: part for part in reversed(parts) for name in _numeric(part)}
@@ -111,10 +113,10 @@ def strength_of(
         raise UserError(f"nobody knows the range of {field} of {defense}: give both --low and --high")
     most = math.log(num_classes) if field in part.in_nats else math.inf
     low = min(swept) if low is None else low
-    high = float(f"{min(max(swept), most):.{DIGITS}g}") if high is None else high
+    high = float(DOWN.create_decimal_from_float(min(max(swept), most))) if high is None else high
     strength = Strength(defense, field, Range(low, high, _numeric(part)[field]))
     for end in (low, high):
-        strength.at(end)  # a value that the field cannot have is an error now, not after an hour
+        strength.at(end).check(num_classes)  # a value that the field cannot have is an error now, not after an hour
     return strength
 
 

@@ -19,11 +19,12 @@ hook           when                                                        examp
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import BeforeValidator, InstanceOf
@@ -80,6 +81,25 @@ class Defense(Spec):
     def randomised(self) -> bool:
         """Whether the release answers the same query differently at different times."""
         return False
+
+    def above_guess(self, num_classes: int) -> dict[str, float]:
+        """The fields in nats that are above log C, which asks for a model that knows less than a guess."""
+        values = {name: float(getattr(self, name)) for name in self.in_nats}
+        return {name: value for name, value in values.items() if value > math.log(num_classes)}
+
+    def below_guess(self, num_classes: int) -> Self:
+        """The same, with half of log C for every field that is `above_guess`."""
+        half = float(f"{math.log(num_classes) / 2:.2g}")
+        return replace(self, **dict.fromkeys(self.above_guess(num_classes), half))
+
+    def check(self, num_classes: int) -> None:
+        """Raise `UserError` if the settings make no sense with so many classes."""
+        for name, value in self.above_guess(num_classes).items():
+            instead = getattr(self.below_guess(num_classes), name)
+            raise UserError(
+                f"{self}: got {name}={value:g} nats; with {num_classes} classes a guess has a loss of "
+                f"log {num_classes} = {math.log(num_classes):.3f}: expected less, such as {name}={instead:g}"
+            )
 
     def build(self, net: nn.Module) -> nn.Module:
         """The fresh net, changed as the defense needs it."""
@@ -186,6 +206,11 @@ class Composed(Defense):
         for part in self.parts:
             network = part.release(network, task)
         return network
+
+    def check(self, num_classes: int) -> None:
+        """Each part's."""
+        for part in self.parts:
+            part.check(num_classes)
 
     def needs_reference(self) -> bool:
         """Whether any part does."""
