@@ -5,8 +5,9 @@
     python scripts/reproduce.py --prepare      # first unpack the data directory's files by its own prepare.py
 
 The spec is ``results/<name>/experiment.toml``; its ``note`` says what stands in for what. Models and scores rest in
-``runs/<name>/store``, so that a run which was cut off resumes. Data: ``$RELAXLOSS_DATA``. An experiment whose data is
-not at hand is passed over, with the file that is missing; with ``--download`` its source is asked for it.
+``runs/store``, so that a run which was cut off resumes, and what two of them need is trained once. Data:
+``$RELAXLOSS_DATA``. An experiment whose data is not at hand is passed over, with the file that is missing; with
+``--download`` its source is asked for it.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def run(entry: Entry, workers: int | None) -> bool:
     print(f"== {entry.name}", flush=True)
     out = ROOT / "runs" / entry.name
     command = [sys.executable, "-m", "relaxloss", "compare", str(entry.folder / SPEC), "--out", str(out)]
-    command += ["--workers", str(workers)] if workers else []
+    command += ["--store", str(ROOT / "runs" / "store"), *(["--workers", str(workers)] if workers else [])]
     if subprocess.run(command, check=False).returncode:
         print(f"{entry.name} did not run; see above", flush=True)
         return False

@@ -187,6 +187,7 @@ def test_a_sweep_has_the_settings_that_the_classes_and_epochs_allow() -> None:
         (("compare", "--data", "digits", "--address", "x"), "only ray and dask"),
         (("compare", "--data", "digits", "--out", "bad.toml"), "is a file"),
         (("train", "--data", "digits", "--out", "bad.toml"), "is a file"),
+        (("compare", "--data", "digits", "--store", "bad.toml"), "--store bad.toml is a file"),
         (("compare", "game.toml"), "got the game 5"),
         (("compare", "no.toml"), "cannot read no.toml"),
         (("compare", "bad.toml"), "is not TOML"),

@@ -207,6 +207,21 @@ def test_a_changed_own_network_is_another_model(
     assert keys[0] != keys[1]
 
 
+def test_runs_that_share_a_store_train_nothing_twice(blobs: Dataset, tmp_path: Path) -> None:
+    def trained() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shared" / "train").iterdir()}
+
+    run(SPEC, tmp_path / "one", data=blobs, store=tmp_path / "shared")
+    before = trained()
+    more = replace(SPEC, defenses=(*SPEC.defenses, "dropout"))
+    second = run(more, tmp_path / "two", data=blobs, store=tmp_path / "shared")
+    after = trained()
+    assert before.items() < after.items()
+    assert len(after) - len(before) == 2, "a target and a shadow of dropout's"
+    assert not (tmp_path / "two" / "store").exists()
+    pd.testing.assert_frame_equal(second.rows, run(more, tmp_path / "alone", data=blobs).rows)
+
+
 def test_a_missing_extra_is_said_before_the_first_training(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,10 +20,11 @@ def compare(
     data: Dataset | None = None,
     engine: Engine | None = None,
     watch: Watch | None = None,
+    store: Path | str | None = None,
 ) -> Result:
     """Run an experiment, write its table, charts and page under `out`, and return the result.
 
-    What is in ``out/store`` already is not computed again, so that a killed run resumes.
+    What is in the store already is not computed again, so that a killed run resumes.
 
     Args:
         experiment: what is compared on what.
@@ -31,8 +32,10 @@ def compare(
         data: a data set in memory, in place of ``experiment.dataset``'s.
         engine: where the jobs run.
         watch: who is told of the progress.
+        store: where models and scores rest; ``out/store`` if left out. Runs that share one train nothing twice, and run
+            one after the other.
     """
-    result = run(experiment, out, data=data, engine=engine, watch=watch)
+    result = run(experiment, out, data=data, engine=engine, watch=watch, store=store)
     report.save(result, Path(out))
     return result
 

@@ -173,6 +173,10 @@ def compare(
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="where models and scores rest, which runs may share; store under --out if left out"),
+    ] = None,
     engine: EngineOption = "auto",
     workers: WorkersOption = None,
     address: AddressOption = None,
@@ -228,12 +232,14 @@ def compare(
     experiment = build(Experiment, fields)
     directory = out or Path("runs") / (setting or dataset.name)
     _directory(directory)
+    if store is not None:
+        _directory(store, "--store")
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
     for note in notes:
         watch.log(note)
     runner = Engine(engine, workers, address)  # type: ignore[arg-type]
-    result = api.compare(experiment, directory, engine=runner, watch=watch)
+    result = api.compare(experiment, directory, engine=runner, watch=watch, store=store)
     report.print_summary(result, console())
     console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
 
@@ -482,9 +488,9 @@ def store_gc(run: Path) -> None:
     console().print(f"removed {damaged} damaged entries, and all checkpoints")
 
 
-def _directory(path: Path) -> None:
+def _directory(path: Path, option: str = "--out") -> None:
     if path.exists() and not path.is_dir():
-        raise UserError(f"--out {path} is a file; expected a directory, or a path that is not there yet")
+        raise UserError(f"{option} {path} is a file; expected a directory, or a path that is not there yet")
 
 
 def _required(data: Any) -> str:

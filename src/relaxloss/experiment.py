@@ -51,8 +51,9 @@ def run(
     data: Dataset | None = None,
     engine: Engine | None = None,
     watch: Watch | None = None,
+    store: Path | str | None = None,
 ) -> Result:
-    """Run what is not yet in the store under `out`, and read the rows from it.
+    """Run what is not yet in the store, by default ``out/store``, and read the rows from it.
 
     A failed job does not stop the others; if any failed for a reason of the user's, `UserError` is raised at the end
     with what failed, and everything that did not is stored.
@@ -63,25 +64,25 @@ def run(
         experiment.dataset, experiment.label, experiment.drop, dataset.fingerprint
     )  # fmt: skip
     plan = Plan(experiment, dataset, reference)
-    store = Store(Path(out) / "store")
+    kept = Store(Path(out) / "store" if store is None else Path(store))
     started = time.time()
-    with store.writing():
+    with kept.writing():
         for attempt in range(1 + REPAIRS):
             try:
-                failures = _run_jobs(store, engine, watch, plan)
+                failures = _run_jobs(kept, engine, watch, plan)
                 if failures:
                     done = "what succeeded is stored; mend the cause and run the same command again"
                     raise UserError("\n".join([*failures, done]))
-                result = collect(plan, store, out=Path(out), seconds=time.time() - started)
+                result = collect(plan, kept, out=Path(out), seconds=time.time() - started)
                 break
             except MissingEntry:  # it was damaged, and is removed by now: make it again, with others like it
-                repair(store)
+                repair(kept)
                 if attempt == REPAIRS:
                     raise
             finally:  # also when it is interrupted: a terminal gets its cursor back
                 watch.end()
         with contextlib.suppress(OSError):
-            (store.root / "scratch").rmdir()
+            (kept.root / "scratch").rmdir()
     return result
 
 
