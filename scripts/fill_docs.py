@@ -75,7 +75,7 @@ def frontier(folder: Path) -> str:
     result = report.load(folder)
     table = report.frontier(result)
     lowest = table[table["defense"] != "none"].groupby("share")["auc"].min()
-    rows = []
+    rows, differences = [], []
     for defense, group in table.groupby("defense", sort=False):
         cells = []
         for line in group.to_dict("records"):
@@ -84,8 +84,16 @@ def frontier(folder: Path) -> str:
             accuracy = f"{100 * line['top1']:.1f} %" + (f", {line['settings']}" if line["settings"] else "")
             cells.append(f"{auc} ({accuracy})" if line["auc"] == line["auc"] else "-")
         rows.append((f"`{defense}`", *cells))
-    head = ("defense", *(f"at least {share:.0%} of the accuracy" for share in table["share"].unique()))
-    return _table(head, rows) + _origin(folder, result)
+        if defense != "relaxloss":
+            cells = [_interval(line, "difference", 1, 3) for line in group.to_dict("records")]
+            differences.append((f"`{defense}`", *(cell.replace("not measured", "-") for cell in cells)))
+    head = tuple(f"at least {share:.0%} of the accuracy" for share in table["share"].unique())
+    return (
+        _table(("defense", *head), rows)
+        + "\nThe AUC less that of RelaxLoss at the same seed, and its interval:\n\n"
+        + _table(("defense", *head), differences)
+        + _origin(folder, result)
+    )
 
 
 def poster(folder: Path) -> str:

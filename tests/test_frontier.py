@@ -73,6 +73,12 @@ def test_it_agrees_with_a_slow_reference(seed: int) -> None:
             assert line["settings"] == ""
         else:
             assert line["auc"] == pytest.approx(statistics.fmean(auc for _, (_, auc) in found))
+            plain = statistics.fmean(values[NONE, s][1] for s in range(4))
+            none = got[(got["defense"] == "none") & (got["share"] == share)].iloc[0]
+            assert none["difference"] == pytest.approx(plain - line["auc"])
+            spread = statistics.stdev(values[NONE, s][1] - each[1][1] for s, each in enumerate(found))
+            assert none["difference_high"] == pytest.approx(none["difference"] + stats.t.ppf(0.975, 3) * spread / 2)
+            assert line["difference"] == 0
             assert line["top1"] == pytest.approx(statistics.fmean(top1 for _, (top1, _) in found))
 
 

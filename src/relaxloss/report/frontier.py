@@ -15,6 +15,7 @@ from relaxloss.results import Result
 
 SHARES = (0.99, 0.95, 0.9, 0.8)
 FEWEST_SEEDS = 3
+AGAINST = "relaxloss"
 
 
 def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
@@ -28,6 +29,7 @@ def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     Columns: ``defense``, ``share``, ``settings`` (what was chosen, most often first, in short form), ``top1`` and
     ``auc``: the means over the seeds left out, with ``_low``, ``_high`` (Student's t) and ``_note``; NaN where at some
     seed no setting keeps enough. `auc` is adaptive unless nothing adaptive was measured; `attrs["mode"]` says which.
+    ``difference``, likewise: the mean over the seeds of the AUC less RelaxLoss's at the same seed and share.
     """
     rows, level = result.rows, float(result.facts.get("experiment", {}).get("level", 0.95))
     summary = tables.summary(result)
@@ -43,12 +45,21 @@ def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     whole = [
         key for key in top1.index if key in auc.index and top1.loc[key].notna().all() and auc.loc[key].notna().all()
     ]
-    lines = []
+    chosen: dict[tuple[str, float], list[Any]] = {}
     for defense in top1.index.get_level_values("defense").unique():
         own = [key for key in whole if key[0] == defense]
         for share in shares:
-            chosen = [_chosen(top1.loc[own], auc.loc[own], plain.iloc[0], seed, share) for seed in seeds]
-            lines.append(_line(defense, share, chosen, top1, auc, level) | {"settings": _names(chosen, labels)})
+            chosen[defense, share] = [
+                _chosen(top1.loc[own], auc.loc[own], plain.iloc[0], seed, share) for seed in seeds
+            ]
+    lines = []
+    for (defense, share), cells in chosen.items():
+        line: Line = {"defense": defense, "share": share, "settings": _names(cells, labels)}
+        own_auc, rivals = _at(auc, cells), _at(auc, chosen.get((AGAINST, share), [None] * len(seeds)))
+        differences = [value - rival for value, rival in zip(own_auc, rivals, strict=True)]
+        for name, values in (("top1", _at(top1, cells)), ("auc", own_auc), ("difference", differences)):
+            line |= tables.estimate(name, [{"value": value, "note": ""} for value in values], level)
+        lines.append(line)
     table = pd.DataFrame(lines)
     table.attrs["mode"] = mode
     return table
@@ -66,12 +77,9 @@ def _chosen(top1: pd.DataFrame, auc: pd.DataFrame, plain: pd.Series[float], seed
     return (auc.loc[enough, others].mean(axis=1).idxmin(), seed) if enough.any() else None
 
 
-def _line(defense: str, share: float, chosen: list[Any], top1: pd.DataFrame, auc: pd.DataFrame, level: float) -> Line:
-    line: Line = {"defense": defense, "share": share}
-    for name, table in (("top1", top1), ("auc", auc)):
-        found = [{"value": math.nan if each is None else table.loc[each], "note": ""} for each in chosen]
-        line |= tables.estimate(name, found, level)
-    return line
+def _at(table: pd.DataFrame, chosen: list[Any]) -> list[float]:
+    """The values of the settings chosen at the seeds left out; NaN where there is none."""
+    return [math.nan if each is None else float(table.loc[each]) for each in chosen]
 
 
 def _names(chosen: list[Any], labels: dict[Any, str]) -> str:
