@@ -96,6 +96,25 @@ def frontier(folder: Path) -> str:
     )
 
 
+def levels(folder: Path) -> str:
+    """RelaxLoss beside flooding, which is RelaxLoss without its flattening epochs, at the same levels of the loss."""
+    if not ran(folder):
+        return not_run(folder)
+    result = report.load(folder)
+    lines = {_name(line).strip("`"): line for line in report.summary(result).to_dict("records")}
+    rows = []
+    for point in defenses.parse("relaxloss").sweep:
+        pair = (str(defenses.parse(f"relaxloss:alpha={point['alpha']}")), f"flooding:level={point['alpha']}")
+        cells = [
+            _interval(lines[str(defenses.parse(spec))], name, *form)
+            for spec in pair
+            for name, form in (("top1", (100, 1)), ("auc_adaptive", (1, 3)))
+        ]
+        rows.append((f"{point['alpha']:g}", *cells))
+    head = ("level, nats", "RelaxLoss: accuracy, %", "AUC, adaptive", "flooding: accuracy, %", "AUC, adaptive")
+    return _table(head, rows) + _origin(folder, result)
+
+
 def poster(folder: Path) -> str:
     """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran)."""
     if not ran(folder):
@@ -155,8 +174,13 @@ def _name(line: Any) -> str:
 
 
 def ran(folder: Path) -> bool:
-    """Whether the folder has results, not only the spec of an experiment."""
-    return (folder / "results.csv").is_file()
+    """Whether the folder, or any part in it, has results and not only the spec of an experiment."""
+    return bool({*folder.glob("results.csv"), *folder.glob("*/results.csv")})
+
+
+def specs(folder: Path) -> list[Path]:
+    """The experiment of the folder, or of each of its parts."""
+    return sorted({*folder.glob("experiment.toml")} or {*folder.glob("*/experiment.toml")})
 
 
 def not_run(folder: Path) -> str:
@@ -165,9 +189,9 @@ def not_run(folder: Path) -> str:
 
 
 def note_of(folder: Path) -> str:
-    """The experiment's one line on what it is, such as what stands in for what; empty if it has none."""
-    note: str = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8")).get("note", "")
-    return note
+    """The experiment's lines on what it is, such as what stands in for what; empty if it has none."""
+    notes = [tomllib.loads(path.read_text(encoding="utf-8")).get("note", "") for path in specs(folder)]
+    return "; ".join(dict.fromkeys(filter(None, notes)))
 
 
 def _origin(folder: Path, result: Any) -> str:
@@ -175,11 +199,12 @@ def _origin(folder: Path, result: Any) -> str:
     facts = result.facts
     seeds = facts["experiment"]["seeds"]
     note = note_of(folder)
+    settings = ", ".join(f"`{each.relative_to(ROOT).as_posix()}`" for each in specs(folder))
     return (
         f"\n{note and note + '. '}{facts['provenance']}; "
         f"{facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
         f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
-        f"{facts['date']}; all settings: `{(folder / 'experiment.toml').relative_to(ROOT).as_posix()}`.\n"
+        f"{facts['date']}; all settings: {settings}.\n"
     )
 
 
@@ -236,6 +261,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "compared": compared,
     "represented": represented,
     "frontier": frontier,
+    "levels": levels,
     "poster": poster,
     "worst": worst,
     "benchmark": benchmark,

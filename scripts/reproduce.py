@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from relaxloss import cli, data, defenses, games, models
+from relaxloss import cli, data, defenses, games, models, report
 from relaxloss.data.base import sources
+from relaxloss.report import charts, drawing
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = "experiment.toml"
@@ -50,6 +51,11 @@ class Entry:
     def missing(self) -> Path | None:
         """The file without which it cannot run."""
         return data.missing(self.spec["dataset"])
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one of several runs of the same experiment, told by its name: ``seed0``, ``seed1``, ..."""
+        return self.folder.name.startswith("seed")
 
     @property
     def done(self) -> bool:
@@ -165,6 +171,14 @@ def keep(run: Path, results: Path) -> None:
         shutil.copytree(run / name, results / name, ignore=shutil.ignore_patterns("*.png"))
 
 
+def draw(folder: Path) -> None:
+    """The charts of a folder of parts, which are runs of one experiment with other seeds or defenses each."""
+    result = report.load(folder)
+    for figure in charts.figures(result, report.summary(result)):
+        (folder / "charts").mkdir(exist_ok=True)
+        (folder / "charts" / f"{figure.name}.svg").write_text(drawing.svg(figure), encoding="utf-8")
+
+
 def main(arguments: list[str]) -> int:
     """List, or run the named experiments, or all; the number of those that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,6 +208,8 @@ def main(arguments: list[str]) -> int:
             print(f"== {entry.name}: passed over, {entry.missing} is missing{hint}", flush=True)
             continue
         failed += not run(entry, given.workers)
+    for folder in sorted({entry.folder.parent for entry in found if entry.done and entry.is_part}):
+        draw(folder)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False)
     return failed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import runpy
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,10 @@ def test_an_experiment_runs_and_one_without_data_is_passed_over(
     assert tomllib.loads((kept / "experiment.toml").read_text())["note"] == "a stand-in", "it outlives the run"
     assert (tmp_path / "runs" / "store").is_dir(), "so that it can resume"
     assert not (results / "long" / "results.csv").exists()
+    assert not (results / "ablations" / "charts").exists(), "these are different experiments"
+    shutil.copytree(kept, results / "sweep" / "seed0")
+    assert SCRIPT["main"](["sweep", "--workers", "1", "--results", str(results)]) == 0
+    assert "<svg" in (results / "sweep" / "charts" / "tradeoff.svg").read_text(), "of all parts together"
     with pytest.raises(SystemExit):
         SCRIPT["main"](["nonsense", "--results", str(results)])
 
