@@ -76,8 +76,7 @@ def entries(root: Path) -> list[Entry]:
 def core_hours(entry: Entry) -> float:
     """Roughly how long its trainings take on one core; infinite if the size of its data or the rate is not known.
 
-    Networks are counted as trained: one of a trainer serves all defenses that share it, SELENA trains ``k - l + 1``
-    times the work of one, distillation twice; DP-SGD on the MLP goes at 0.43 of the plain rate.
+    Networks are counted as trained: one of a trainer serves all defenses that share it.
     """
     spec, game = entry.spec, games.parse(entry.spec.get("game", "five_folds"))
     recipe = spec.get("recipe", {})
@@ -96,19 +95,10 @@ def core_hours(entry: Entry) -> float:
     listed = spec.get("defenses", ["none"])
     chosen = cli.defense_list(",".join(listed)) if isinstance(listed[0], str) else map(defenses.parse, listed)
     trainers = {defense.trainer for defense in chosen}
-    work = sum(networks * effort(trainer) for trainer in trainers)
+    work = sum(networks * trainer.effort for trainer in trainers)
     if spec.get("shadows", "both") != "same" and defenses.NONE not in trainers:
         work += plain
     return float(passes * members * work / rate / 3600)
-
-
-def effort(trainer: defenses.Defense) -> float:
-    """The work of one training, where plain training's is 1."""
-    if isinstance(trainer, defenses.Selena):
-        return 1.0 + trainer.k - trainer.l
-    if isinstance(trainer, defenses.Distillation):
-        return 2.0
-    return 1 / 0.43 if isinstance(trainer, defenses.DPSGD) else 1.0
 
 
 def rows(spec: dict[str, Any]) -> int | None:

@@ -207,6 +207,14 @@ def test_a_changed_own_network_is_another_model(
     assert keys[0] != keys[1]
 
 
+def test_the_longest_trainings_come_first(blobs: Dataset, tmp_path: Path) -> None:
+    specs = ("none", "dropout", "distillation", "selena:k=4,l=1", "early_stopping:epoch=3", "hamp:train=false")
+    found, stored = Plan(replace(SPEC, defenses=specs), blobs, blobs).train_jobs(Store(tmp_path))  # type: ignore[arg-type]
+    assert [job.trainer.name for job in found[:4]] == ["selena"] * 2 + ["distillation"] * 2
+    assert [job.work / TINY.epochs for job in found] == [4, 4, 2, 2, *[1] * 6]
+    assert stored == 0
+
+
 def test_runs_that_share_a_store_train_nothing_twice(blobs: Dataset, tmp_path: Path) -> None:
     def trained() -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shared" / "train").iterdir()}

@@ -88,8 +88,8 @@ class TrainJob:
 
     @property
     def work(self) -> float:
-        """The share of the whole that it is, in sample passes; observing counts little."""
-        return 1.0 if self.stored is not None else float(self.recipe.epochs)
+        """The share of the whole that it is, in epochs of plain training; observing counts little."""
+        return 1.0 if self.stored is not None else self.recipe.epochs * self.trainer.effort
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ class Plan:
                         store.scratch(key),
                     )
                 )  # fmt: skip
+        found.sort(key=lambda job: -job.work)  # the longest first, so that no core is left with one at the end
         return found, len(wanted) - len(found)
 
     def _observed(self, design: Design) -> Iterator[tuple[Defense, int]]:

@@ -96,6 +96,11 @@ class AdvReg(Defense):
     attacker_lr: PositiveFloat = 1e-3
     gain: Literal["square", "log"] = "square"
 
+    @property
+    def effort(self) -> float:
+        """Measured on the paper's MLP; on images the attacker's share is small."""
+        return 7.0 if self.weight and self.schedule != "images" else 1.0
+
     def needs_reference(self) -> bool:
         """Unless the weight is 0."""
         return self.weight > 0

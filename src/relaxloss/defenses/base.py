@@ -78,6 +78,11 @@ class Defense(Spec):
         return None
 
     @property
+    def effort(self) -> float:
+        """Roughly how long its training takes, where plain training takes 1: orders jobs, tells the time left."""
+        return 1.0
+
+    @property
     def randomised(self) -> bool:
         """Whether the release answers the same query differently at different times."""
         return False

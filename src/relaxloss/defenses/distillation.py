@@ -76,6 +76,11 @@ class Distillation(Defense):
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     on: Literal["members", "reference"] = "members"
 
+    @property
+    def effort(self) -> float:
+        """Teacher and student."""
+        return 2.0
+
     def fit(self, task: Task, session: Session) -> Fit:
         """Train the teacher on other seeds, then the student on the task's own, so that weight 0 is plain training."""
         teacher_task = replace(task, seed=seeds.seed(task.seed, self.name, "teacher"))

@@ -68,6 +68,11 @@ class Selena(Defense):
         if self.l >= self.k:
             raise UserError(f"{self}: got l={self.l} of k={self.k}; expected l < k: some model must see each row")
 
+    @property
+    def effort(self) -> float:
+        """Each of the k sub-models sees ``1 - l/k`` of the members; then the student sees all."""
+        return 1.0 + self.k - self.l
+
     def fit(self, task: Task, session: Session) -> Fit:
         """Train the sub-models one by one, keeping only their answers; then the student on the task's own seeds."""
         out = left_out(len(task.members), self.k, self.l, seeds.generator(task.seed, self.name, "split"))
