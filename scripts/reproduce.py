@@ -1,6 +1,6 @@
 """Run every experiment that has a directory under results/, cheapest first, and put its tables and charts back there.
 
-    python scripts/reproduce.py [NAME ...]     # all, or those named: location30, ablations/location30_alpha, ablations
+    python scripts/reproduce.py [NAME ...]     # all, or those named: location30, ablations/x, ablations
     python scripts/reproduce.py --list         # what there is, whether its data is at hand, and roughly what it costs
     python scripts/reproduce.py --prepare      # first unpack the data directory's files by its own prepare.py
 

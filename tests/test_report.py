@@ -27,6 +27,7 @@ from scipy import stats
 from relaxloss import defenses, report
 from relaxloss.defenses import Defense
 from relaxloss.errors import UserError
+from relaxloss.flags import Facts, raised
 from relaxloss.plan import Experiment
 from relaxloss.report import charts, drawing, tables, words
 from relaxloss.report.folder import read
@@ -478,14 +479,31 @@ def test_the_page_holds_the_numbers_and_escapes_names(folder: Path) -> None:
     assert TOO_FEW in text
 
 
-def test_flags_are_shown_where_a_result_has_them(tmp_path: Path) -> None:
-    from relaxloss.flags import Facts, raised
-
-    result = result_of(rows_of(NONE, top1=0.5, adaptive=0.8))
-    object.__setattr__(result, "flags", raised(Facts(shadows=1)))
+def test_flags_are_shown_once_for_each_rule(tmp_path: Path) -> None:
+    found = [flag for n in (1, 2) for flag in raised(Facts(shadows=n))]
+    result = result_of(rows_of(NONE, top1=0.5, adaptive=0.8), flags=(*found, *raised(Facts(idle="it slept"))))
     text = report.write(result, tmp_path).read_text()
-    assert "<b>Few shadows:</b> 1 shadow models." in text
-    assert "Train 16 or more shadows" in text
+    assert "<b>Few shadows:</b> 1 shadow models; 2 shadow models." in text
+    assert text.count("Train 16 or more shadows") == 1
+    assert "<b>Idle defense:</b> it slept." in text
+    out = io.StringIO()
+    report.print_summary(result, Console(file=out, width=400))
+    assert out.getvalue().count("Warning (few shadows): 1 shadow models; 2 shadow models.") == 1
+
+
+def test_of_many_settings_the_page_shows_one_of_each_defense_and_all_at_the_end(tmp_path: Path) -> None:
+    swept = [("dropout", f"rate=0.{n:02}") for n in range(1, 25)]
+    rows = [
+        row for n, who in enumerate([NONE, RELAX, *swept]) for row in rows_of(who, top1=0.5, adaptive=0.9 - n / 100)
+    ]
+    text = report.write(with_curves(result_of(rows)), tmp_path).read_text()
+    parts = {part.split("</h2>")[0].split(">")[-1]: part for part in text.split("<h2")}
+    for heading in ("Accuracy against leakage", "Leakage in detail", "Every attack", "Training in detail"):
+        assert parts[heading].count('scope="row" class="name"') == 3, heading
+        assert "rate=0.24" in parts[heading], "the least leaky"
+    assert parts["All settings"].count("rate=0.") == 24
+    few = report.write(with_curves(result_of(rows[: len(rows) * 20 // 26])), tmp_path).read_text()
+    assert "All settings" not in few
 
 
 # the terminal

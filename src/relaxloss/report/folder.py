@@ -40,8 +40,7 @@ def save(result: Result, out: Path | str) -> None:
     write_atomically(out / page.NAME, page.html(result, table, drawn))
     write_atomically(out / EXPERIMENT, page.settings(result))
     facts: dict[str, Any] = {"facts": result.facts, "failures": list(result.failures), "sha256": {}}
-    if hasattr(result, "flags"):
-        facts["flags"] = [dataclasses.asdict(flag) for flag in result.flags]
+    facts["flags"] = [dataclasses.asdict(flag) for flag in result.flags]
     for name, place in TABLES.items():
         content = getattr(result, name).to_csv(index=False, lineterminator="\n").encode()
         facts["sha256"][place] = hashlib.sha256(content).hexdigest()
@@ -65,8 +64,7 @@ def load(out: Path | str) -> Result:
     try:
         facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
         found: dict[str, Any] = {"facts": facts["facts"], "failures": tuple(facts["failures"])}
-        if "flags" in {field.name for field in dataclasses.fields(Result)}:
-            found["flags"] = tuple(Flag(**flag) for flag in facts.get("flags", ()))
+        found["flags"] = tuple(Flag(**flag) for flag in facts.get("flags", ()))
         hashes = dict(facts["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(out / FACTS, f"{type(error).__name__}: {error}") from None

@@ -10,7 +10,7 @@ import pandas as pd
 from relaxloss.errors import UserError
 from relaxloss.results import Result
 
-FREE = ("defenses", "seeds")  # what may differ between the parts
+FREE = ("defenses", "seeds", "note")  # what may differ between the parts; the first part's note stands
 WHO = ["defense", "settings", "seed"]
 CURVES = ("rows", "histograms", "roc", "history", "records")
 
@@ -56,7 +56,7 @@ def _same(first: Result, other: Result) -> None:
         if name not in FREE and one.get(name) != two.get(name):
             raise UserError(
                 f"the results do not belong together: {name} is {one.get(name)} in one and {two.get(name)} in "
-                f"another; only {' and '.join(FREE)} may differ"
+                f"another; only {', '.join(FREE)} may differ"
             )
 
 

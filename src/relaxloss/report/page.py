@@ -26,6 +26,7 @@ FRONT = (
     *("top1", "delta_top1", "top5", "delta_top5", "auc_adaptive", "delta_auc_adaptive"),
     *("auc_nonadaptive", "delta_auc_nonadaptive"),
 )
+MOST_LINES = 20  # in a table; of more, one setting of each defense, and all at the end
 LEAKAGE = tuple(f"{name}_{mode}" for mode in MODES for name in ("selected_auc", *TPRS))
 TRAINING = ("train_top1", "member_loss", "member_loss_variance", "test_loss", "test_loss_variance", "calibration_error")
 
@@ -48,6 +49,8 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
     lines = [
         line | {"hue": hues[line["defense"]], "title": words.title(line["defense"])} for line in tables.records(table)
     ]
+    kept = tables.representatives(table, limit=len(table)).index if len(table) > MOST_LINES else table.index
+    chosen = [lines[place] for place in kept]
     rows = result.rows
     return environment.get_template("page.html.j2").render(
         dataset=rows["dataset"].iloc[0],
@@ -57,15 +60,16 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         headline=[*headline(table), *selections(result)],
         intervals=list(dict.fromkeys(table["interval"])),
         lines=lines,
+        chosen=chosen,
         front=FRONT,
         leakage=LEAKAGE,
         training=TRAINING,
         reasons=tables.reasons(table),
-        attacks=_attack_grid(tables.attacks_table(result)),
+        attacks=_attack_grid(tables.attacks_table(result), {(line["defense"], line["settings"]) for line in chosen}),
         reported=tables.records(tables.reported(result)),
         figures=[(figure, markupsafe.Markup(embedded(text, figure.name))) for figure, text in drawn],
         frontier=_frontier(frontier(result), hues),
-        flags=getattr(result, "flags", ()) or (),
+        flags=words.grouped(result.flags),
         failures=result.failures,
         single=single.context(result, pd.DataFrame(lines)),
         settings=settings(result),
@@ -115,11 +119,13 @@ def embedded(svg: str, name: str) -> str:
     return svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-labelledby="caption-{name}"', 1)
 
 
-def _attack_grid(table: pd.DataFrame) -> dict[str, Any]:
+def _attack_grid(table: pd.DataFrame, chosen: set[tuple[str, str]]) -> dict[str, Any]:
     """Attacks as columns, defenses as rows, each cell the quantities of one line of `tables.attacks_table`."""
     names = list(table["attack"].drop_duplicates())
     rows = []
-    for (defense, _), group in table.groupby(["defense", "settings"], sort=False):
+    for (defense, settings_of), group in table.groupby(["defense", "settings"], sort=False):
+        if (defense, settings_of) not in chosen:
+            continue
         cells = {line["attack"]: line for line in tables.records(group)}
         known = {mode: [n for n in names if not math.isnan(cells[n][f"auc_{mode}"])] for mode in MODES}
         worst = {m: max(found, key=lambda n: cells[n][f"auc_{m}"], default="") for m, found in known.items()}

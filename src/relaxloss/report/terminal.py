@@ -67,7 +67,7 @@ def print_summary(result: Result, console: Console) -> None:
     console.print()
     for reason in tables.reasons(table):
         _say(console, reason, "dim")
-    for flag in getattr(result, "flags", ()) or ():
+    for flag in words.grouped(result.flags):
         _say(console, words.warning(flag), "yellow")
     for failure in result.failures:
         _say(console, f"Failed: {failure}", "red")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -123,6 +124,14 @@ def interval(row: Mapping[str, Any], name: str) -> str:
         return ""
     write = percent if name.startswith(SHARES) else area if "auc" in name else plain
     return f"{write(low)} to {write(high)}"
+
+
+def grouped(flags: Iterable[Flag]) -> list[Flag]:
+    """One flag per rule, with all that was found against it."""
+    found: dict[str, list[Flag]] = {}
+    for flag in flags:
+        found.setdefault(flag.name, []).append(flag)
+    return [dataclasses.replace(same[0], detail="; ".join(flag.detail for flag in same)) for same in found.values()]
 
 
 def warning(flag: Flag) -> str:
