@@ -247,6 +247,47 @@ def memguard(path: Path) -> str:
     )
 
 
+def tuned(path: Path) -> str:
+    """A study of tuning: at each seed what was chosen, and no defense, the hand-set one and it on the asked samples."""
+    if not path.is_file():
+        return f"Not run yet: `python scripts/tune_study.py {path.stem}`.\n"
+    content = json.loads(path.read_text())
+    head = (
+        "seed",
+        "chosen",
+        "none: accuracy, %",
+        "AUC",
+        f"`{content['hand']}`: accuracy, %",
+        "AUC",
+        "chosen: accuracy, %",
+    )
+    rows = []
+    for seed in content["seeds"]:
+        cells = [
+            _interval(seed["final"][role], name, *form)
+            for role in ("none", "hand", "tuned")
+            for name, form in (("top1", (100, 1)), ("auc", (1, 3)))
+        ]
+        rows.append((str(seed["seed"]), f"`{seed['tuned']}`", *cells))
+    changes = {name: content["tuned_less_hand"][name] for name in ("top1", "auc")}
+    said = [
+        f"{what} {factor * change['mean']:+.{digits}f}"
+        + (
+            ""
+            if change["low"] is None
+            else f" [{factor * change['low']:+.{digits}f}, {factor * change['high']:+.{digits}f}]"
+        )
+        for (what, factor, digits), change in zip((("accuracy", 100, 1), ("AUC", 1, 3)), changes.values(), strict=True)
+    ]
+    seeds = len(content["seeds"])
+    return (
+        _table((*head, "AUC"), rows)
+        + f"\nChosen less hand-set, over {seeds} seed{'s' * (seeds > 1)}: {', '.join(said)} "
+        f"({content['interval']}); adaptive attacks. `{content['command']}`; relaxloss {content['relaxloss']}, "
+        f"torch {content['torch']}, {content['date']}.\n"
+    )
+
+
 def _interval(line: Any, name: str, factor: float, digits: int) -> str:
     value, low, high = (factor * line[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if value == value else "not measured"
@@ -264,6 +305,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "levels": levels,
     "poster": poster,
     "worst": worst,
+    "tuned": tuned,
     "benchmark": benchmark,
     "memguard": memguard,
 }
