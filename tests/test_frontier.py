@@ -85,7 +85,10 @@ def test_it_agrees_with_a_slow_reference(seed: int) -> None:
 def test_a_setting_that_lacks_a_seed_does_not_compete() -> None:
     values: Values = {(each, seed): (0.5, 0.8) for each in (NONE, RELAX) for seed in range(3)}
     values[STRONG, 0] = (0.5, 0.5)
-    assert table_of(values)["auc"].tolist() == pytest.approx([0.8] * 8)
+    values[("dropout", "rate=0.5"), 1] = (0.5, 0.5)
+    got = table_of(values)
+    assert got["auc"].tolist() == pytest.approx([0.8] * 8)
+    assert set(got["defense"]) == {"none", "relaxloss"}
 
 
 def test_with_two_seeds_or_without_no_defense_there_is_none() -> None:

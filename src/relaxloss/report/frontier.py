@@ -21,6 +21,8 @@ AGAINST = "relaxloss"
 def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """One line per defense and share of no defense's accuracy; empty with fewer than 3 seeds or without no defense.
 
+    A defense of which no setting was measured at every seed has no line.
+
     Each seed is left out in turn. Of a defense's settings that were measured at every seed, and whose mean accuracy
     over the *other* seeds is at least ``share`` times no defense's there, the one with the lowest mean AUC of the
     strongest attack over these seeds is taken, and measured at the seed left out: neither the setting nor its luck was
@@ -46,7 +48,7 @@ def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
         key for key in top1.index if key in auc.index and top1.loc[key].notna().all() and auc.loc[key].notna().all()
     ]
     chosen: dict[tuple[str, float], list[Any]] = {}
-    for defense in top1.index.get_level_values("defense").unique():
+    for defense in dict.fromkeys(key[0] for key in whole):
         own = [key for key in whole if key[0] == defense]
         for share in shares:
             chosen[defense, share] = [
