@@ -268,7 +268,8 @@ def tuned(path: Path) -> str:
             for role in ("none", "hand", "tuned")
             for name, form in (("top1", (100, 1)), ("auc", (1, 3)))
         ]
-        rows.append((str(seed["seed"]), f"`{seed['tuned']}`", *cells))
+        same = seed["final"]["tuned"]["spec"] == seed["final"]["hand"]["spec"]
+        rows.append((str(seed["seed"]), "the hand-set one" if same else f"`{seed['tuned']}`", *cells))
     changes = {name: content["tuned_less_hand"][name] for name in ("top1", "auc")}
     said = [
         f"{what} {factor * change['mean']:+.{digits}f}"
