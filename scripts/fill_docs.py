@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from relaxloss import defenses, report
-from relaxloss.report import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTER = ROOT / "results" / "poster" / "poster.json"
@@ -43,17 +42,10 @@ def main(check: bool) -> int:
     return stale
 
 
-def represented(folder: Path) -> str:
-    """One line per defense: of its settings the least leaky that keeps 99 % of the accuracy, or else its default."""
-    return compared(folder, functools.partial(tables.representatives, limit=100))
-
-
-def compared(folder: Path, choose: Callable[[Any], Any] = lambda table: table) -> str:
-    """The summary of a run: utility and the strongest attack, adaptive and not; of the lines that `choose` leaves."""
-    if not ran(folder):
-        return not_run(folder)
-    result = report.load(folder)
-    table = choose(report.summary(result))
+def compared(folder: Path) -> str:
+    """The summary of a run: utility and the strongest attack, adaptive and not."""
+    result = load(folder)
+    table = summary(folder)
     head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
     rows = []
     for line in table.to_dict("records"):
@@ -70,10 +62,8 @@ def compared(folder: Path, choose: Callable[[Any], Any] = lambda table: table) -
 
 def frontier(folder: Path) -> str:
     """What each defense leaks at a given accuracy, settings chosen on the other seeds; the least of each in bold."""
-    if not ran(folder):
-        return not_run(folder)
-    result = report.load(folder)
-    table = report.frontier(result)
+    result = load(folder)
+    table = report.frontier(result, summary(folder))
     lowest = table[table["defense"] != "none"].groupby("share")["auc"].min()
     rows, differences = [], []
     for defense, group in table.groupby("defense", sort=False):
@@ -98,13 +88,11 @@ def frontier(folder: Path) -> str:
 
 def levels(folder: Path) -> str:
     """RelaxLoss beside flooding, which is RelaxLoss without its flattening epochs, at the same levels of the loss."""
-    if not ran(folder):
-        return not_run(folder)
-    result = report.load(folder)
-    lines = {_name(line).strip("`"): line for line in report.summary(result).to_dict("records")}
+    result = load(folder)
+    lines = {_name(line).strip("`"): line for line in summary(folder).to_dict("records")}
     rows = []
     for point in defenses.parse("relaxloss").sweep:
-        pair = (str(defenses.parse(f"relaxloss:alpha={point['alpha']}")), f"flooding:level={point['alpha']}")
+        pair = (f"relaxloss:alpha={point['alpha']}", f"flooding:level={point['alpha']}")
         cells = [
             _interval(lines[str(defenses.parse(spec))], name, *form)
             for spec in pair
@@ -117,12 +105,10 @@ def levels(folder: Path) -> str:
 
 def poster(folder: Path) -> str:
     """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran)."""
-    if not ran(folder):
-        return not_run(folder)
     known = json.loads(POSTER.read_text())
     setting = known["ours"][folder.name]
-    result = report.load(folder)
-    table = report.summary(result)
+    result = load(folder)
+    table = summary(folder)
     none, ours = (table[table["defense"] == name].iloc[0] for name in ("none", "relaxloss"))
     head = ("%", "poster: none", "RelaxLoss", "Δ", "ours: none", "RelaxLoss", "Δ", "Δ less the poster's")
     rows = []
@@ -150,11 +136,11 @@ def worst(folder: Path) -> str:
     """
     stem = folder.name.removesuffix("_halves")
     folders = {"average": folder} | {kind: folder.with_name(f"{stem}_{kind}") for kind in ("mislabelled", "vulnerable")}
-    runs = {kind: report.load(each) for kind, each in folders.items() if (each / "results.csv").is_file()}
+    found = {kind: load(each) for kind, each in folders.items() if runs(each)}
     head, rows = ["defense", "test accuracy, %"], {}
-    for kind, result in runs.items():
+    for kind in found:
         head += [f"{kind}: AUC", "TPR % at 1 % FPR", "TPR % at 0.1 % FPR"]
-        for line in report.summary(result).to_dict("records"):
+        for line in summary(folders[kind]).to_dict("records"):
             rows.setdefault(_name(line), [_interval(line, "top1", 100, 1)]).extend(
                 [
                     _interval(line, "auc_adaptive", 1, 3),
@@ -162,7 +148,7 @@ def worst(folder: Path) -> str:
                 ]
             )
     said = "".join(
-        f"{kind}: `{result.rows['game'].iloc[0]}`{_origin(folders[kind], result)}" for kind, result in runs.items()
+        f"{kind}: `{result.rows['game'].iloc[0]}`{_origin(folders[kind], result)}" for kind, result in found.items()
     )
     return _table(tuple(head), [(name, *cells) for name, cells in rows.items()]) + "\n" + said
 
@@ -173,14 +159,31 @@ def _name(line: Any) -> str:
     return "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
 
 
-def ran(folder: Path) -> bool:
-    """Whether the folder, or any part in it, has results and not only the spec of an experiment."""
-    return bool({*folder.glob("results.csv"), *folder.glob("*/results.csv")})
+def of_run(fill: Callable[[Path], str]) -> Callable[[Path], str]:
+    """The block that `fill` makes of a run's folder; where there are no results yet, how to get them."""
+    return lambda folder: fill(folder) if runs(folder) else not_run(folder)
+
+
+def runs(folder: Path) -> list[Path]:
+    """The folder, or the parts in it, that have results and not only the spec of an experiment."""
+    return [path.parent for path in sorted({*folder.glob("results.csv"), *folder.glob("*/results.csv")})]
 
 
 def specs(folder: Path) -> list[Path]:
     """The experiment of the folder, or of each of its parts."""
-    return sorted({*folder.glob("experiment.toml")} or {*folder.glob("*/experiment.toml")})
+    return [run / "experiment.toml" for run in runs(folder)]
+
+
+@functools.cache
+def load(folder: Path) -> Any:
+    """The folder's result; several blocks show the same."""
+    return report.load(folder)
+
+
+@functools.cache
+def summary(folder: Path) -> Any:
+    """The summary of the folder's result."""
+    return report.summary(load(folder))
 
 
 def not_run(folder: Path) -> str:
@@ -300,11 +303,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 KINDS: dict[str, Callable[[Path], str]] = {
-    "compared": compared,
-    "represented": represented,
-    "frontier": frontier,
-    "levels": levels,
-    "poster": poster,
+    "compared": of_run(compared),
+    "frontier": of_run(frontier),
+    "levels": of_run(levels),
+    "poster": of_run(poster),
     "worst": worst,
     "tuned": tuned,
     "benchmark": benchmark,

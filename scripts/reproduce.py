@@ -28,7 +28,8 @@ import torch
 
 from relaxloss import cli, data, defenses, games, models, report
 from relaxloss.data.base import sources
-from relaxloss.report import charts, drawing
+from relaxloss.report import charts
+from relaxloss.store import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = "experiment.toml"
@@ -164,9 +165,8 @@ def keep(run: Path, results: Path) -> None:
 def draw(folder: Path) -> None:
     """The charts of a folder of parts, which are runs of one experiment with other seeds or defenses each."""
     result = report.load(folder)
-    for figure in charts.figures(result, report.summary(result)):
-        (folder / "charts").mkdir(exist_ok=True)
-        (folder / "charts" / f"{figure.name}.svg").write_text(drawing.svg(figure), encoding="utf-8")
+    for figure, text in charts.drawn(result, report.summary(result)):
+        write_atomically(folder / "charts" / f"{figure.name}.svg", text)
 
 
 def main(arguments: list[str]) -> int:

@@ -25,7 +25,8 @@ def table_of(values: Values, **more: float) -> pd.DataFrame:
     rows = [
         row for (who, seed), (top1, auc) in values.items() for row in rows_of(who, top1=top1, adaptive=auc, seed=seed)
     ]
-    return frontier(result_of(rows), **more)
+    result = result_of(rows)
+    return frontier(result, report.summary(result), **more)
 
 
 def test_the_setting_is_chosen_on_the_other_seeds() -> None:

@@ -169,13 +169,13 @@ def train(
 
 
 def _no_identifiers(data: Dataset) -> None:
-    """A model knows the categories of a text column by name: those of an identifier would name every person in it."""
+    """An identifier names every person in the data, and a model can learn nothing from it."""
     for column in data.columns:
         if column.categories and len(column.categories) > max(20, len(data) / 2):
             raise UserError(
                 f"{data.name}: column {column.name} has {len(column.categories):,} different texts in {len(data):,} "
-                f"rows, so that it tells persons apart; the saved model would list them all, and can learn nothing "
-                f"from it: leave it out (--drop {column.name}, or drop=[{column.name!r}] in relaxloss.data.load)"
+                f"rows, so that it tells persons apart, and a model can learn nothing from it: leave it out "
+                f"(--drop {column.name}, or drop=[{column.name!r}] in relaxloss.data.load)"
             )
 
 

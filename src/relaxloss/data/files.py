@@ -59,11 +59,10 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     for index, column in enumerate(kept):
         x[:, index], categories = _feature(_whole(table, column), column, path, notes)
         columns.append(Column(column, categories))
-    shown = ", ".join(f"{value} = {code}" for code, value in enumerate(classes[:SHOWN]))
     said = [
         f"file {path.name}: {len(table):,} rows, {sum(column.categories is None for column in columns)} numeric and "
         f"{sum(column.categories is not None for column in columns)} categorical columns",
-        f"label {label!r}: {shown}{', ...' if len(classes) > SHOWN else ''}",
+        f"label {label!r}: {labels.numbered(classes)}",
         *([f"dropped on request: {_list(sorted(set(drop)))}"] if drop else []),
         *notes.lines(),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pyarrow as pa
 from relaxloss.errors import UserError
 
 MOST_CLASSES = 1000
+SHOWN = 10
 
 
 def encode(column: pa.Array, what: str) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -50,6 +53,12 @@ def encode(column: pa.Array, what: str) -> tuple[npt.NDArray[np.int64], list[str
             "classes (is it an identifier, or a regression target?)"
         )
     return codes.astype(np.int64), [str(name) for name in names.tolist()]
+
+
+def numbered(names: Sequence[str]) -> str:
+    """What the codes of the labels are, for the provenance: the first ten as ``a = 0, b = 1, ...``."""
+    shown = ", ".join(f"{name} = {code}" for code, name in enumerate(names[:SHOWN]))
+    return f"{shown}{', ...' if len(names) > SHOWN else ''}"
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -50,8 +50,7 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: num_classes or columns cannot be read ({error}); leave them out") from None
     y, num_classes, classes = _labels(arrays["y"], num_classes, path)
-    shown = ", ".join(f"{label} = {code}" for code, label in enumerate(classes[:10]))
-    renamed = [f"labels numbered in sorted order: {shown}{', ...' if len(classes) > 10 else ''}"] if classes else []
+    renamed = [f"labels numbered in sorted order: {labels.numbered(classes)}"] if classes else []
     if "classes" in arrays:
         classes = tuple(map(str, arrays["classes"].ravel()))
     if "provenance" in arrays:  # written with the file, and with all that was to be said of x

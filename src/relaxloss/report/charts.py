@@ -12,7 +12,7 @@ import pandas as pd
 from relaxloss import defenses
 from relaxloss.errors import UserError
 from relaxloss.report import tables, words
-from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape
+from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape, svg
 from relaxloss.results import Result
 
 MODES = {"adaptive": "adaptive attacks", "nonadaptive": "non-adaptive attacks"}
@@ -24,6 +24,11 @@ def figures(result: Result, table: pd.DataFrame | None = None) -> list[Figure]:
     lines = tables.summary(result) if table is None else table
     drawn = (each(result, lines) for each in (tradeoff, losses, shift, roc, history))
     return [figure for figure in drawn if figure is not None]
+
+
+def drawn(result: Result, table: pd.DataFrame) -> list[tuple[Figure, str]]:
+    """The figures, each with its SVG."""
+    return [(figure, svg(figure)) for figure in figures(result, table)]
 
 
 def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:

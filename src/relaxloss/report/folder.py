@@ -31,10 +31,8 @@ def save(result: Result, out: Path | str) -> None:
     """Write the whole directory: results.csv, experiment.toml, details/, charts/, report.html."""
     out = Path(out)
     table = tables.summary(result)
-    drawn = []
-    for figure in charts.figures(result, table):
-        text = drawing.svg(figure)
-        drawn.append((figure, text))
+    drawn = charts.drawn(result, table)
+    for figure, text in drawn:
         write_atomically(out / "charts" / f"{figure.name}.svg", text)
         write_atomically(out / "charts" / f"{figure.name}.png", drawing.png(text))
     write_atomically(out / page.NAME, page.html(result, table, drawn))

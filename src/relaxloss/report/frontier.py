@@ -18,10 +18,10 @@ FEWEST_SEEDS = 3
 AGAINST = "relaxloss"
 
 
-def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
+def frontier(result: Result, summary: pd.DataFrame, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     """One line per defense and share of no defense's accuracy; empty with fewer than 3 seeds or without no defense.
 
-    A defense of which no setting was measured at every seed has no line.
+    A defense of which no setting was measured at every seed has no line. `summary` is the result's.
 
     Each seed is left out in turn. Of a defense's settings that were measured at every seed, and whose mean accuracy
     over the *other* seeds is at least ``share`` times no defense's there, the one with the lowest mean AUC of the
@@ -34,7 +34,6 @@ def frontier(result: Result, shares: Sequence[float] = SHARES) -> pd.DataFrame:
     ``difference``, likewise: the mean over the seeds of the AUC less RelaxLoss's at the same seed and share.
     """
     rows, level = result.rows, float(result.facts.get("experiment", {}).get("level", 0.95))
-    summary = tables.summary(result)
     mode = tables.headed_by(summary)
     labels = {(line["defense"], line["settings"]): line["label"] for line in tables.records(summary)}
     top1 = _by_seed(rows[rows["measure"] == "top1"])

@@ -35,7 +35,7 @@ def write(result: Result, out: Path | str) -> Path:
     """Write ``report.html`` under `out`, and return its path."""
     table = tables.summary(result)
     path = Path(out) / NAME
-    write_atomically(path, html(result, table, [(each, drawing.svg(each)) for each in charts.figures(result, table)]))
+    write_atomically(path, html(result, table, charts.drawn(result, table)))
     return path
 
 
@@ -68,7 +68,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         attacks=_attack_grid(tables.attacks_table(result), {(line["defense"], line["settings"]) for line in chosen}),
         reported=tables.records(tables.reported(result)),
         figures=[(figure, markupsafe.Markup(embedded(text, figure.name))) for figure, text in drawn],
-        frontier=_frontier(frontier(result), hues),
+        frontier=_frontier(frontier(result, table), hues),
         flags=words.grouped(result.flags),
         failures=result.failures,
         single=single.context(result, pd.DataFrame(lines)),
