@@ -44,20 +44,28 @@ def main(check: bool) -> int:
 
 def compared(folder: Path) -> str:
     """The summary of a run: utility and the strongest attack, adaptive and not."""
-    result = load(folder)
-    table = summary(folder)
+    return _compared(folder, summary(folder).to_dict("records"))
+
+
+def undominated(folder: Path) -> str:
+    """Of a run's settings those that no other beats in accuracy and in adaptive leakage, and no defense, RelaxLoss."""
+    lines = summary(folder).sort_values(["auc_adaptive", "top1"], ascending=[True, False])
+    best = lines["top1"] > lines["top1"].cummax().shift(fill_value=-1.0)
+    return _compared(folder, lines[best | lines["defense"].isin(["none", "relaxloss"])].to_dict("records"))
+
+
+def _compared(folder: Path, lines: list[Any]) -> str:
     head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
-    rows = []
-    for line in table.to_dict("records"):
-        rows.append(
-            (
-                _name(line),
-                _interval(line, "top1", 100, 1),
-                f"{line['member_loss']:.3g} ({line['member_loss_variance']:.2g})",
-                *(_interval(line, f"auc_{mode}", 1, 3) for mode in ("adaptive", "nonadaptive")),
-            )
+    rows = [
+        (
+            _name(line),
+            _interval(line, "top1", 100, 1),
+            f"{line['member_loss']:.3g} ({line['member_loss_variance']:.2g})",
+            *(_interval(line, f"auc_{mode}", 1, 3) for mode in ("adaptive", "nonadaptive")),
         )
-    return _table(head, rows) + _origin(folder, result)
+        for line in lines
+    ]
+    return _table(head, rows) + _origin(folder, load(folder))
 
 
 def frontier(folder: Path) -> str:
@@ -304,6 +312,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 KINDS: dict[str, Callable[[Path], str]] = {
     "compared": of_run(compared),
+    "undominated": of_run(undominated),
     "frontier": of_run(frontier),
     "levels": of_run(levels),
     "poster": of_run(poster),

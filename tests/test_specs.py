@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -13,7 +16,7 @@ from pydantic import NonNegativeFloat
 from relaxloss import defenses
 from relaxloss.defenses import Composed, RelaxLoss
 from relaxloss.errors import UserError
-from relaxloss.specs import Registry, Spec, build, content_key, plain, split_list
+from relaxloss.specs import Registry, Spec, build, content_key, digest, plain, split_list
 from relaxloss.task import Recipe
 
 
@@ -62,10 +65,46 @@ def test_keys_depend_on_every_field_on_the_version_and_on_the_stage(monkeypatch:
     assert len(keys) == 9
 
 
-def test_golden_keys() -> None:
+def test_golden_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """These values must not change: stored results are found by them."""
+    monkeypatch.setattr(Thing, "__module__", "relaxloss.thing")  # a third party's has a digest of its code besides
     assert content_key("golden", 1, a=1, b=[1.5, None, "x"]) == "949cb8345577a5ef36b52a4a"
     assert content_key("golden", 1, spec=Thing()) == "73798f84f8ae4727c0133828"
+
+
+LOUD = """
+from dataclasses import dataclass
+from relaxloss.defenses import Defense, register
+@register("loud_and_edited")
+@dataclass(frozen=True)
+class Loud(Defense):
+    def loss(self, logits, targets, state):
+        return BODY
+"""
+
+
+def test_edited_code_of_a_third_party_has_another_key_once_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file = tmp_path / "loud_module.py"
+    file.write_text(LOUD.replace("BODY", "1"))
+    module = importlib.import_module("loud_module")
+    before = content_key("s", 1, it=module.Loud())
+    file.write_text(LOUD.replace("BODY", "10"))
+    assert content_key("s", 1, it=module.Loud()) == before  # the code in memory is still the old one
+    importlib.reload(module)
+    assert content_key("s", 1, it=module.Loud()) != before
+
+
+def test_code_that_is_typed_in_has_a_digest_of_its_own_lines() -> None:
+    def made(body: str) -> type:
+        names: dict[str, type] = {"__name__": "__main__"}  # type: ignore[dict-item]
+        exec(f"class Typed:\n    def loss(self):\n        return {body}", names)
+        return names["Typed"]
+
+    assert digest(made("1")) == digest(made("1")) != digest(made("2"))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +145,17 @@ def test_bad_models_and_shares_are_explained(blobs: Dataset, tmp_path: Path) -> 
         Trained.load(tmp_path)
     with pytest.raises(UserError, match=r"test=0.9 and reference=0.2"):
         trained.train(blobs, recipe=TINY, test=0.9, reference=0.2)
+
+
+def test_weights_of_changed_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = "from torch import nn\ndef net(shape, c): return nn.Sequential(nn.Linear(shape[0], c), nn.ReLU())\n"
+    (tmp_path / "changing.py").write_text(text)
+    recipe = Recipe(model="changing:net", epochs=1, milestones=())  # type: ignore[arg-type]
+    trained.train(data.load("digits"), recipe=recipe).save(tmp_path / "model")
+    Trained.load(tmp_path / "model")
+    (tmp_path / "changing.py").write_text(text.replace("ReLU", "Sigmoid"))
+    importlib.reload(sys.modules["changing"])
+    with pytest.raises(UserError, match="the code of changing:net has changed"):
+        Trained.load(tmp_path / "model")

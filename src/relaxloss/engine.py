@@ -15,9 +15,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 import joblib
 import torch
+from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from relaxloss.errors import MissingExtra, UserError, unknown
+from relaxloss.specs import DIGESTS
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -99,6 +101,7 @@ class Engine:
     @contextlib.contextmanager
     def _backend(self, name: str, workers: int) -> Iterator[None]:
         if name == "processes":
+            _renew_workers()
             before = {key: os.environ.get(key) for key in ALLOCATOR}
             os.environ.update(ALLOCATOR)  # inherited by the workers, which start now
             try:
@@ -110,6 +113,17 @@ class Engine:
             return
         with _cluster(name, self.address), joblib.parallel_config(backend=name):
             yield
+
+
+_known: set[str] = set()  # digests of third parties' code that the running workers may have loaded
+
+
+def _renew_workers() -> None:
+    """Stop the workers of an earlier run if code came in since: theirs may be an older version of the same module."""
+    new = set(DIGESTS.values()) - _known
+    if _known and new:
+        loky.get_reusable_executor().shutdown(wait=True)
+    _known.update(new)
 
 
 @contextlib.contextmanager

@@ -15,12 +15,15 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
+import inspect
 import json
 import math
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pydantic
@@ -29,6 +32,37 @@ from relaxloss.errors import UserError, unknown
 
 S = TypeVar("S", bound="Spec")
 PLUGINS = "relaxloss.plugins"
+DIGESTS: dict[Any, str] = {}
+
+
+def digest(code: Any) -> str:
+    """A digest of the source of a third party's class or function, as it was when first seen: code in memory is older
+    than a file that was edited and not loaded again.
+
+    Of the whole file that it is in; of its own lines if that is the script, or the notebook, that runs. What the file
+    imports is not looked at. Empty for the package's own code, whose versions are raised by hand.
+    """
+    if code.__module__.partition(".")[0] == __package__:
+        return ""
+    if code not in DIGESTS:
+        file = getattr(sys.modules.get(code.__module__), "__file__", None)
+        own = code.__module__ == "__main__" or file is None
+        content = "".join(map(_lines, _functions(code))).encode() if own else Path(file or "").read_bytes()
+        DIGESTS[code] = hashlib.sha256(content).hexdigest()[:12]
+    return DIGESTS[code]
+
+
+def _functions(code: Any) -> list[Any]:
+    return [value for value in vars(code).values() if inspect.isfunction(value)] if isinstance(code, type) else [code]
+
+
+def _lines(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # typed in where nothing keeps the lines
+        compiled = function.__code__
+        plain_constants = [value for value in compiled.co_consts if isinstance(value, (int, float, str, bytes))]
+        return repr((compiled.co_code, compiled.co_names, plain_constants))
 
 
 @functools.cache
@@ -95,6 +129,8 @@ def plain(value: Any, *, versions: bool = False) -> Any:
         head: dict[str, Any] = {"name": value.name} if value.name else {}
         if versions:
             head["version"] = value.version
+            if source := digest(type(value)):
+                head["digest"] = source
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return head | {name: plain(item, versions=versions) for name, item in fields.items()}
     if isinstance(value, Mapping):
@@ -202,6 +238,7 @@ class Registry(Generic[S]):
                 raise UserError(f"{self.kind} {name!r} is registered twice: by {other.__module__} and {cls.__module__}")
             cls.name = name
             self._classes[name] = cls
+            digest(cls)
             return cls
 
         return add

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ class Trained:
             raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder}: the saved model is damaged: {error}") from None
+        _same_code(recipe, card["recipe"], folder)
         offset, scale, seen = (torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen"))
         encoder = Encoder(offset, scale, seen, card["encoder_sizes"])
         network = make_network(defense.trainer, encoder, tuple(card["shape"]), card["num_classes"], recipe, 0)
@@ -116,6 +118,16 @@ class Trained:
             release.load_state_dict(unpack_weights((folder / RELEASE).read_bytes()))
         facts = card.pop("facts", {})
         return Trained(release, network, history, facts, split, card)
+
+
+def _same_code(recipe: Recipe, saved: Mapping[str, Any], folder: Path) -> None:
+    """Refuse weights for a network of the user's own whose code is another now: they could fit, and mean nothing."""
+    now, then = getattr(recipe.model, "source", ""), saved["model"].get("source", "")
+    if now != then:
+        raise UserError(
+            f"{folder}: the code of {recipe.model} has changed since the model was saved (digest {now}; expected "
+            f"{then}): the weights belong to the old one. Bring it back, or train again"
+        )
 
 
 def train(

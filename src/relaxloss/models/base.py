@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, InstanceOf
 from torch import nn
 
 from relaxloss.errors import UserError
-from relaxloss.specs import Registry, Spec
+from relaxloss.specs import Registry, Spec, digest
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,11 @@ class Custom(Model):
 
     name: ClassVar[str] = "custom"
     function: str = ""
-    source: str = ""  # a digest of the module's file, so that a changed architecture is another model
+    source: str = ""  # `specs.digest` of the function, so that a changed architecture is another model
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        module = sys.modules[self._load().__module__]
-        file = getattr(module, "__file__", None)
-        content = Path(file).read_bytes() if file else b""
-        object.__setattr__(self, "source", hashlib.sha256(content).hexdigest()[:12])
+        object.__setattr__(self, "source", digest(self._load()))
 
     def __str__(self) -> str:
         return self.function
