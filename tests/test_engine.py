@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from relaxloss import engine, specs
 from relaxloss.engine import Engine
 from relaxloss.errors import MissingExtra, UserError
 
@@ -24,6 +25,10 @@ def threads(_: int) -> tuple[int, str | None, str | None]:
     import torch
 
     return torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("MALLOC_MMAP_MAX_")
+
+
+def process(_: int) -> int:
+    return os.getpid()
 
 
 def die_once(path: str) -> str:
@@ -57,6 +62,16 @@ def test_a_killed_workers_job_is_run_again(tmp_path: Path) -> None:
     Path(jobs[1]).touch()
     Path(jobs[2]).touch()
     assert [outcome.result for outcome in Engine("processes", 2).run(die_once, jobs)] == ["alive"] * 3
+
+
+def test_workers_are_renewed_when_a_third_partys_code_came_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def workers() -> set[int | None]:
+        return {outcome.result for outcome in Engine("processes", 2).run(process, range(8))}
+
+    monkeypatch.setattr(engine, "_known", {"older"})
+    before = workers()
+    monkeypatch.setitem(specs.DIGESTS, "code", "newer")
+    assert not before & workers()
 
 
 def test_bad_engines_are_explained() -> None:

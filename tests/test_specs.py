@@ -75,10 +75,10 @@ def test_golden_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LOUD = """
 from dataclasses import dataclass
-from relaxloss.defenses import Defense, register
-@register("loud_and_edited")
+from relaxloss.specs import Registry, Spec
+@Registry("loud", "relaxloss.models").register("loud")
 @dataclass(frozen=True)
-class Loud(Defense):
+class Loud(Spec):
     def loss(self, logits, targets, state):
         return BODY
 """
@@ -92,11 +92,13 @@ def test_edited_code_of_a_third_party_has_another_key_once_it_is_loaded(
     file = tmp_path / "loud_module.py"
     file.write_text(LOUD.replace("BODY", "1"))
     module = importlib.import_module("loud_module")
-    before = content_key("s", 1, it=module.Loud())
     file.write_text(LOUD.replace("BODY", "10"))
+    before = content_key("s", 1, it=module.Loud())
+    file.write_text(LOUD.replace("BODY", "100"))
     assert content_key("s", 1, it=module.Loud()) == before  # the code in memory is still the old one
+    file.write_text(LOUD.replace("BODY", "10"))
     importlib.reload(module)
-    assert content_key("s", 1, it=module.Loud()) != before
+    assert content_key("s", 1, it=module.Loud()) != before  # which was that of the file as it was imported
 
 
 def test_code_that_is_typed_in_has_a_digest_of_its_own_lines() -> None:

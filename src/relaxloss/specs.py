@@ -10,6 +10,7 @@ construction, so that ``alpha=1`` and ``alpha=1.0`` are the same spec with the s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -32,7 +33,7 @@ from relaxloss.errors import UserError, unknown
 
 S = TypeVar("S", bound="Spec")
 PLUGINS = "relaxloss.plugins"
-DIGESTS: dict[Any, str] = {}
+DIGESTS: dict[Any, str] = {}  # of all third parties' code so far, see `digest`
 
 
 def digest(code: Any) -> str:
@@ -45,15 +46,17 @@ def digest(code: Any) -> str:
     if code.__module__.partition(".")[0] == __package__:
         return ""
     if code not in DIGESTS:
-        file = getattr(sys.modules.get(code.__module__), "__file__", None)
-        own = code.__module__ == "__main__" or file is None
-        content = "".join(map(_lines, _functions(code))).encode() if own else Path(file or "").read_bytes()
-        DIGESTS[code] = hashlib.sha256(content).hexdigest()[:12]
+        DIGESTS[code] = hashlib.sha256(_source(code)).hexdigest()[:12]
     return DIGESTS[code]
 
 
-def _functions(code: Any) -> list[Any]:
-    return [value for value in vars(code).values() if inspect.isfunction(value)] if isinstance(code, type) else [code]
+def _source(code: Any) -> bytes:
+    file = getattr(sys.modules.get(code.__module__), "__file__", None)
+    if file is not None and code.__module__ != "__main__":
+        with contextlib.suppress(OSError):  # in an archive, or gone
+            return Path(file).read_bytes()
+    members = vars(code).values() if isinstance(code, type) else (code,)
+    return "".join(_lines(member) for member in members if inspect.isfunction(member)).encode()
 
 
 def _lines(function: Any) -> str:
