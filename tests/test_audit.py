@@ -291,7 +291,35 @@ def test_no_leak_is_called_none() -> None:
 def test_an_inverted_flag_is_flagged() -> None:
     given = planted()
     swapped = {re.sub("^(non)?member", lambda m: "member" if m[1] else "nonmember", key): given[key] for key in given}
-    assert "auc_below_half" in {flag.name for flag in rl.audit(**swapped).flags}
+    audit = rl.audit(**swapped)
+    assert "auc_below_half" in {flag.name for flag in audit.flags}
+    first = audit_words.sentences(audit)[0]
+    lowest = min(line["auc"] for line in audit_words.measured(audit))
+    assert "swapped" in first
+    assert f"{1 - lowest:.3f}" in first
+    assert audit_words.doubts(rl.audit(**given)) == []
+
+
+def test_labels_of_other_rows_are_flagged_first() -> None:
+    given = planted()
+    moved = given | {name: np.roll(given[name], 1) for name in ("member_labels", "nonmember_labels")}
+    audit = rl.audit(**moved)
+    assert "no_better_than_chance" in {flag.name for flag in audit.flags}
+    assert "other rows or other columns" in audit_words.sentences(audit)[0]
+
+
+def test_copies_and_a_class_that_one_side_lacks_are_flagged() -> None:
+    given = planted()
+    copied = {name: values.copy() for name, values in given.items()}
+    for name in ("logits", "labels"):
+        copied[f"nonmember_{name}"][:30] = given[f"member_{name}"][:30]
+    assert "copies" in {flag.name for flag in rl.audit(**copied).flags}
+    kept = given["nonmember_labels"] != 0
+    lacking = given | {name: given[name][kept] for name in ("nonmember_logits", "nonmember_labels")}
+    (flag,) = (flag for flag in rl.audit(**lacking).flags if flag.name == "class_mix")
+    assert "class 0" in flag.detail
+    assert "0.0% of the non-members" in flag.detail
+    assert not {"copies", "class_mix", "no_better_than_chance"} & {flag.name for flag in rl.audit(**given).flags}
 
 
 def test_rounded_probabilities_are_flagged(plain: auditing.Audit) -> None:

@@ -195,7 +195,7 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "empty npz": ("p.npz", b"", ("the file is empty", "expected the arrays")),
     "blank csv": ("p.csv", b"\n \n", ("empty",)),
     "ragged csv": ("p.csv", b"label,member,a,b\n0,1,.5,.5\n1,0,.5\n", ("as many values in each row",)),
-    "semicolons": ("p.csv", b"label;member;a;b\n0;1;.5;.5\n", ("semicolons", "save it with commas")),
+    "semicolons": ("p.csv", b"label;member;a;b\n0;1;.5;.5\n", ("semicolons", "save it with them")),
     "latin-1 csv": ("p.csv", "label,member,é,b\n0,1,.5,.5\n".encode("latin-1"), ("UTF-8", "line 1")),
     "bytes for csv": ("p.csv", bytes(range(256)), ("UTF-8",)),
     "truncated parquet": ("p.parquet", parquet()[:-200], ("truncated or no Parquet", "save it again")),

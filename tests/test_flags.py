@@ -39,6 +39,19 @@ CASES = [
         {"dp": True, "epsilon": 1.0, "delta": 1e-5, "members": 1000},
     ),
     ("idle_defense", {"idle": "the loss never fell to alpha"}, "never fell", {"idle": ""}),
+    (
+        "no_better_than_chance",
+        {"better_than_chance": (0.11, 0.1, 0.02)},
+        "11.0% of the members' labels are predicted right, and 10.0%",
+        {"better_than_chance": (0.12, 0.1, 0.01)},
+    ),
+    ("copies", {"copies": 0.011}, "1.1% of the non-members", {"copies": 0.01}),
+    (
+        "class_mix",
+        {"class_mix": (9e-4, "class b is rare")},
+        "class b is rare",
+        {"class_mix": (1e-3, "class b is rare")},
+    ),
     ("selection_on_asked", {"selected_on_asked": True}, "chose", {"selected_on_asked": False}),
 ]
 NAMES = [check.name for check in CHECKS]
@@ -57,7 +70,7 @@ def test_raised_by_the_bad_fact_alone(name: str, bad: dict, detail: str, good: d
 
 def test_the_cases_cover_every_flag_and_every_fact() -> None:
     assert {case[0] for case in CASES} == set(NAMES)
-    assert len(set(NAMES)) == len(NAMES) == 12
+    assert len(set(NAMES)) == len(NAMES) == 15
     known = {field.name for field in dataclasses.fields(Facts)}
     assert {fact for case in CASES for fact in case[1]} == known
     assert all(set(check.needs) <= known for check in CHECKS)

@@ -177,7 +177,7 @@ def run(
     lines = [head | {"adaptive": known if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
-    facts = findings.facts(table, member, len(found.shadow_member), known)
+    facts = findings.facts(table, found, known)
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
         worst,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from relaxloss import flags, measures, metrics
+from relaxloss import flags, measures, metrics, sides
 from relaxloss.attacks.base import Scores
 from relaxloss.attacks.functional.shapes import bounded
 from relaxloss.flags import Facts, Flag
@@ -53,8 +53,9 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 
-def facts(table: Mapping[str, Scores], member: npt.NDArray[np.bool_], shadows: int, adaptive: bool | None) -> Facts:
+def facts(table: Mapping[str, Scores], found: Predictions, adaptive: bool | None) -> Facts:
     """What the flags are decided on."""
+    member = found.member
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], member))
     ahead = None
@@ -63,11 +64,14 @@ def facts(table: Mapping[str, Scores], member: npt.NDArray[np.bool_], shadows: i
     return Facts(
         nonmembers=int((~member).sum()),
         lowest_fpr=min(measures.FPRS),
-        shadows=shadows,
+        shadows=len(found.shadow_member),
         adaptive=adaptive,
         tied_pairs=metrics.tied_share(table[best], member),
         label_only_advantage=ahead,
         auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
+        better_than_chance=sides.better_than_chance(found.logits[member].argmax(axis=1), found.labels[member]),
+        copies=sides.copies(found.logits, found.labels, member),
+        class_mix=sides.class_mix(found.labels, member, found.classes),
     )
 
 

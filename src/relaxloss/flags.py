@@ -16,6 +16,9 @@ FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may al
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
 TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
+CHANCE = 0.01  # p-value above which predictions are not shown to be better than labels in random order
+COPIES = 0.01  # share of non-members: so many blur an AUC by half of that
+MIX = 1e-3  # p-value below which the mix of classes differs between the sides
 AUC_LEVEL = 0.999  # of 15 attacks, one is below at 95 % in one null run in three
 DISCRETE = frozenset({"correctness", "label_only"})  # attacks whose scores tie by design
 
@@ -43,6 +46,9 @@ class Facts:
         members: how many samples the target was trained on.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
         idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
+        better_than_chance: `relaxloss.sides.better_than_chance` of the members.
+        copies: `relaxloss.sides.copies`.
+        class_mix: `relaxloss.sides.class_mix`.
     """
 
     nonmembers: int | None = None
@@ -61,9 +67,12 @@ class Facts:
     members: int | None = None
     selected_on_asked: bool | None = None
     idle: str | None = None
+    better_than_chance: tuple[float, float, float] | None = None
+    copies: float | None = None
+    class_mix: tuple[float, str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta"):
+        for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta", "copies"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise UserError(f"{name}={share!r}; expected a share between 0 and 1, or None if it is not known")
@@ -202,7 +211,63 @@ def _idle_defense(facts: Facts) -> str | None:
     return facts.idle or None
 
 
+def _no_better_than_chance(facts: Facts) -> str | None:
+    assert facts.better_than_chance is not None
+    right, chance, p = facts.better_than_chance
+    if p <= CHANCE:
+        return None
+    return f"{right:.1%} of the members' labels are predicted right, and {chance:.1%} would be in random order"
+
+
+def _copies(facts: Facts) -> str | None:
+    assert facts.copies is not None
+    share = facts.copies
+    return f"{share:.1%} of the non-members have the outputs and the label of a member" if share > COPIES else None
+
+
+def _class_mix(facts: Facts) -> str | None:
+    assert facts.class_mix is not None
+    p, said = facts.class_mix
+    return f"{said} (chi-square test of all classes: p = {p:.1g})" if p < MIX else None
+
+
 CHECKS = (
+    Check(
+        "auc_below_half",
+        ("auc_intervals",),
+        _auc_below_half,
+        raised_if=f"an attack's AUC is below one half by its {AUC_LEVEL:.1%} interval",
+        why="Guessing gives one half. Significantly less is a sign error, or a leak in the other direction: the "
+        "reversed attack has an AUC of 1 − AUC.",
+        what_to_do="Check the sign of the scores and of the member flags; if both are right, the leak is 1 − AUC.",
+    ),
+    Check(
+        "no_better_than_chance",
+        ("better_than_chance",),
+        _no_better_than_chance,
+        raised_if=f"the model is not shown to know its own members' labels better than chance (p > {CHANCE:g})",
+        why="A trained model knows the labels it was trained on. If it does not, the labels or the columns most likely "
+        "belong to other rows or classes, and then no attack is measured.",
+        what_to_do="Check that labels stand beside their own predictions, and that columns are in the labels' order.",
+    ),
+    Check(
+        "copies",
+        ("copies",),
+        _copies,
+        raised_if=f"more than {COPIES:.0%} of the non-members have the very outputs and label of some member",
+        why="The model may have been trained on a copy of these records: then they count as non-members and look like "
+        "members, and the leakage is understated. Coarsely rounded outputs look the same.",
+        what_to_do="Remove records that are on both sides, by their features; or give outputs in full precision.",
+    ),
+    Check(
+        "class_mix",
+        ("class_mix",),
+        _class_mix,
+        raised_if=f"members and non-members have another mix of classes (p < {MIX:g})",
+        why="Attack scores differ between classes, so that a difference between the classes passes for membership, in "
+        "either direction.",
+        what_to_do="Take non-members from the same population as the members, or draw both with the same mix.",
+    ),
     Check(
         "few_nonmembers",
         ("nonmembers", "lowest_fpr"),
@@ -268,15 +333,6 @@ CHECKS = (
         raised_if="the defense's reference set holds asked samples",
         why="The defense was fitted on the very samples that it is tested on, so it looks better than it is.",
         what_to_do="Take the reference set from samples that nobody asks about.",
-    ),
-    Check(
-        "auc_below_half",
-        ("auc_intervals",),
-        _auc_below_half,
-        raised_if=f"an attack's AUC is below one half by its {AUC_LEVEL:.1%} interval",
-        why="Guessing gives one half. Significantly less is a sign error, or a leak in the other direction: the "
-        "reversed attack has an AUC of 1 − AUC.",
-        what_to_do="Check the sign of the scores and of the member flags; if both are right, the leak is 1 − AUC.",
     ),
     Check(
         "epsilon_meaningless",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from relaxloss.data import labels
+from relaxloss.data import labels, texts
 from relaxloss.data.base import Array, Column, Dataset
 from relaxloss.data.prepared import FEWEST_ROWS
 from relaxloss.errors import UserError, unknown
@@ -32,7 +34,8 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     the sorted order of the values. Missing values stay missing (NaN); the encoder fills them from the members only.
 
     Raises `UserError` for whatever cannot be used as it is: no or unknown label column, missing labels, regression
-    targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column.
+    targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column, text
+    that is numbers or dates but for an odd cell.
     """
     table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path)
     names = table.column_names
@@ -72,11 +75,12 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
 def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
     """Rows of a table as a data set with these columns has them: ``(n, D)`` float32.
 
-    Other columns are not looked at. A category that the columns do not know is missing, as the encoder treats it.
+    Other columns are not looked at. Dates may be given as text (YYYY-MM-DD), as pandas reads them. A category that the
+    columns do not know is missing, as the encoder treats it; a warning is raised where a column has no other.
 
     Raises `UserError` for a column that is absent, or of another kind.
     """
-    source, notes = Path("the table"), _Notes()
+    source, notes, strange = Path("the table"), _Notes(), []
     x = np.empty((len(frame), len(columns)), np.float32)
     for index, column in enumerate(columns):
         if column.name not in frame.columns:
@@ -87,11 +91,31 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
         elif column.categories:
             codes = _codes(values.cast(pa.string()), column.categories).astype(np.float32)
             x[:, index] = np.where(codes < 0, np.nan, codes)
+            if (codes < 0).all():
+                strange.append(column.name)
+        elif (days := _dates(values)) is not None:
+            x[:, index] = _feature(days, column.name, source, notes)[0]
         elif labels.is_text(values.type):
             raise UserError(f"column {column.name!r} holds text; the model was trained on numbers there")
         else:
             x[:, index] = _feature(values, column.name, source, notes)[0]
+    if strange:
+        warnings.warn(
+            f"none of the values of {_list(strange)} is one that the model learned: they count as missing (is their "
+            "spelling, or their type, another one here?)",
+            stacklevel=3,
+        )
     return x
+
+
+def _dates(values: pa.Array) -> pa.Array | None:
+    """Text of dates as dates; None if it is not text, or holds anything else."""
+    if not labels.is_text(values.type):
+        return None
+    try:
+        return values.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return None
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -107,6 +131,12 @@ def read_csv(path: Path) -> pa.Table:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: line {line} holds bytes that are no UTF-8 text; save the file as UTF-8") from None
+    header = content.split(b"\n", 1)[0].decode()
+    for separator, said in ((";", "semicolons"), ("\t", "tabs")):
+        if header.count(separator) > header.count(","):
+            raise UserError(
+                f"{path}: the columns seem separated by {said}; expected commas and a decimal point: save it with them"
+            )
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(content),
@@ -114,13 +144,11 @@ def read_csv(path: Path) -> pa.Table:
             convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
         )
     except pa.ArrowInvalid as error:
+        found = re.search(r"(Row #\d+: )?Expected \d+ columns, got \d+", str(error))  # and no row of a patient's
+        why = found.group() if found else "it cannot be parsed"
         raise UserError(
-            f"{path}: is no CSV with one row of column names and as many values in each row: {error}"
+            f"{path}: is no CSV with one row of column names and as many values in each row: {why}"
         ) from None
-    if len(table.column_names) == 1:
-        for separator, said in ((";", "semicolons"), ("\t", "tabs")):
-            if separator in table.column_names[0]:
-                raise UserError(f"{path}: the columns seem separated by {said}; expected commas: save it with commas")
     if "" in table.column_names:
         raise UserError(
             f"{path}: column {table.column_names.index('') + 1} has no name (a row number that was saved along?); "
@@ -141,6 +169,8 @@ class _Notes:
     """What the provenance has to say about the columns."""
 
     def __init__(self) -> None:
+        self.categories: list[str] = []
+        self.numerals: list[str] = []
         self.missing: list[str] = []
         self.dates: list[str] = []
         self.constant: list[str] = []
@@ -148,6 +178,8 @@ class _Notes:
 
     def lines(self) -> list[str]:
         said = {
+            "categories": self.categories,
+            "text of numbers only, taken as categories": self.numerals,
             "missing values": self.missing,
             "dates as days since 1970-01-01": self.dates,
             "constant": self.constant,
@@ -164,6 +196,9 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
     categories: tuple[str, ...] | None = None
     if types.is_dictionary(kind) or types.is_boolean(kind) or labels.is_text(kind):
         codes, categories = _categories(values, name, path)
+        notes.categories.append(f"{name} ({len(categories)})")
+        if all(map(texts.NUMBER.fullmatch, categories)):
+            notes.numerals.append(name)
         numbers = codes.astype(np.float64)
         numbers[codes < 0] = np.nan
     elif types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
@@ -200,6 +235,8 @@ def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[s
         values = values.cast(values.type.value_type)
     text = values.cast(pa.string())
     order = sorted(value for value in text.unique().to_pylist() if value is not None)
+    if why := texts.mistaken(order):
+        raise UserError(f"{path}: column {name!r} holds {why}; or drop it with --drop {name}")
     if len(order) > MOST_CATEGORIES:
         raise UserError(
             f"{path}: column {name!r} has {len(order):,} different values in {len(values):,} rows; expected at most "

@@ -36,7 +36,10 @@ def sentences(audit: Audit) -> list[str]:
     worst, rows = audit.worst, lines(audit)
     area = f"{worst['auc']:.3f} ({percent(audit)} % interval {worst['auc_low']:.3f} to {worst['auc_high']:.3f})"
     sees = f"An attacker who sees the model's {KINDS[audit.facts['kind']]}"
-    if worst["auc_low"] > 0.5:
+    said = doubts(audit)
+    if said:
+        said.append(f"As given, the strongest attack has an AUC of {area}.")
+    elif worst["auc_low"] > 0.5:
         said = [f"{sees} can tell members from non-members with an AUC of {area}."]
     else:
         said = [f"{sees} was not shown to tell members from non-members: the strongest attack has an AUC of {area}, "
@@ -64,6 +67,25 @@ def sentences(audit: Audit) -> list[str]:
     if not math.isnan(bound["value"]):
         said.append(
             f"The training is not differentially private with an ε below {bound['value']:.2f}: {bound['note']}."
+        )
+    return said
+
+
+def doubts(audit: Audit) -> list[str]:
+    """What must be settled before any number of this audit means something; empty if nothing."""
+    raised, said = {flag.name: flag for flag in audit.flags}, []
+    if "auc_below_half" in raised:
+        lowest = measured(audit)[-1]
+        said.append(
+            f"Members and non-members seem to be swapped: the attack {lowest['attack'].replace('_', ' ')} has an AUC "
+            f"of {lowest['auc']:.3f}, below guessing, so that who turns it around has {1 - lowest['auc']:.3f}. Check "
+            "which samples the model was trained on before anything else here is believed."
+        )
+    if "no_better_than_chance" in raised:
+        flag = raised["no_better_than_chance"]
+        said.append(
+            f"The labels seem to belong to other rows or other columns: {flag.detail}. {flag.what_to_do} Until then no "
+            "number here says anything about the model."
         )
     return said
 

@@ -1,0 +1,99 @@
+"""Columns of numbers or dates that one odd cell turned into text: said, and real categories left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from relaxloss import data
+from relaxloss.data import files, texts
+from relaxloss.errors import UserError
+
+NUMBERS = [f"{value / 10:g}" for value in range(3, 60)]
+COMMAS = [text.replace(".", ",") for text in NUMBERS]
+DAYS = pd.date_range("2020-01-01", periods=60)
+ICD9 = [str(code) for code in range(250, 295)] + ["V45", "V57", "E878", "V10", "E909"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([*NUMBERS, "<0.3"], "57 different numbers and also '<0.3'; expected numbers only"),
+        ([*NUMBERS, "-"], "and also '-'"),
+        ([*NUMBERS, *NUMBERS, "-", "?"], "and also '-', '?'"),
+        (COMMAS, "decimal comma; expected a decimal point: write 61.9 for 61,9"),
+        ([*COMMAS, "unknown"], "decimal comma and also 'unknown'"),
+        ([f"{day:%d.%m.%Y}" for day in DAYS], "dates as text ('01.01.2020', ...); expected YYYY-MM-DD"),
+        ([f"{day:%m/%d/%y}" for day in DAYS], "dates as text"),
+        ([*[f"{day:%Y-%m-%d}" for day in DAYS], "soon"], "but for 'soon'"),
+        ([f"{day:%Y-%m-%d %H:%M}" for day in DAYS], "dates as text"),
+    ],
+)
+def test_what_was_meant_is_said(values: list[str], said: str) -> None:
+    assert said in texts.mistaken(sorted(set(values)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["surgery", "children", "eye"],
+        ["0", "1", "2", "3 or more"],
+        ICD9,
+        NUMBERS,  # of a column that was saved as text
+        ["1,2", "2,3"],  # ranges
+        ["[0-10)", "[10-20)", "[20-30)"],
+        ["12.03.2020"],
+        [""],
+    ],
+)
+def test_categories_are_left_alone(values: list[str]) -> None:
+    assert texts.mistaken(sorted(values)) == ""
+
+
+def test_one_odd_cell_stops_the_loading(tmp_path: Path) -> None:
+    table = pd.DataFrame({"crp": NUMBERS, "ill": np.arange(len(NUMBERS)) % 2})
+    table.to_csv(tmp_path / "lab.csv", index=False)
+    assert data.load(tmp_path / "lab.csv", label="ill").columns[0].categories is None
+    table.loc[7, "crp"] = "<0.3"
+    table.to_csv(tmp_path / "lab.csv", index=False)
+    with pytest.raises(
+        UserError, match=r"lab.csv: column 'crp' holds 56 different numbers and also '<0.3'.*--drop crp"
+    ):
+        data.load(tmp_path / "lab.csv", label="ill")
+
+
+def test_the_provenance_names_the_categories(tmp_path: Path) -> None:
+    table = pd.DataFrame({"ward": ["a", "b"] * 10, "zip": [f"{place % 3:05d}" for place in range(20)]})
+    table.assign(ill=np.arange(20) % 2).to_parquet(tmp_path / "p.parquet")
+    said = data.load(tmp_path / "p.parquet", label="ill").provenance
+    assert "categories: ward (2), zip (3)" in said
+    assert "text of numbers only, taken as categories: zip" in said
+
+
+def test_dates_as_pandas_reads_them_are_those_of_the_file(tmp_path: Path) -> None:
+    table = pd.DataFrame({"born": [f"{day:%Y-%m-%d}" for day in DAYS], "ill": np.arange(len(DAYS)) % 2})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found = data.load(tmp_path / "p.csv", label="ill")
+    np.testing.assert_array_equal(files.encode(pd.read_csv(tmp_path / "p.csv"), found.columns), found.x)
+    with pytest.raises(UserError, match="'born' holds text"):
+        files.encode(table.assign(born="1 May"), found.columns)
+
+
+def test_a_column_of_unknown_values_is_warned_of() -> None:
+    known = (data.Column("ward", ("a", "b")), data.Column("sex", ("f", "m")))
+    with pytest.warns(UserWarning, match="none of the values of ward is one that the model learned"):
+        x = files.encode(pd.DataFrame({"ward": ["A", "B"], "sex": ["f", "x"]}), known)
+    np.testing.assert_array_equal(x, [[np.nan, 0], [np.nan, np.nan]])
+
+
+def test_a_broken_row_is_not_printed(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("name,ill\n" + "ann,0\n" * 11 + "MISTER SECRET,1,2\n")
+    with pytest.raises(UserError, match=r"Expected 2 columns, got 3$") as caught:
+        data.load(tmp_path / "p.csv", label="ill")
+    assert "SECRET" not in str(caught.value)
+    (tmp_path / "p.csv").write_text("name;crp;ill\n" + "SECRET;61,9;0\n" * 12)
+    with pytest.raises(UserError, match="separated by semicolons"):
+        data.load(tmp_path / "p.csv", label="ill")
