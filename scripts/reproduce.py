@@ -144,7 +144,7 @@ def run(entry: Entry, workers: int | None) -> bool:
     """Run or resume it, so many jobs at a time, and keep its results; whether that went well."""
     print(f"== {entry.name}", flush=True)
     out = ROOT / "runs" / entry.name
-    command = [sys.executable, "-m", "relaxloss", "compare", str(entry.folder / SPEC), "--out", str(out)]
+    command = [sys.executable, "-m", "relaxloss", "compare", str(entry.folder / SPEC), "--out", str(out), "--overwrite"]
     command += ["--store", str(ROOT / "runs" / "store"), *(["--workers", str(workers)] if workers else [])]
     if subprocess.run(command, check=False).returncode:
         print(f"{entry.name} did not run; see above", flush=True)

@@ -232,6 +232,12 @@ def test_tune_prints_the_spec_last_and_leaves_the_comparison_to_run(tmp_path: Pa
     written = tomllib.loads((tmp_path / "tuned" / "compare" / "experiment.toml").read_text())
     assert (written["seeds"], written["recipe"]["epochs"]) == ([3], 4)
     assert written["tuned"][0]["games"][1]["swapped"] is True
-    done = call(*tune, "tuned", "--max-auc", "0.501", "--high", "0.11", cwd=tmp_path)
+    other = (*tune, "tuned", "--max-auc", "0.501", "--high", "0.11")
+    done = call(*other, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a tuning of relaxloss for {'max_auc': 0.9, 'fpr': 0.01} at seed 3" in done.stderr
+    done = call("report", "tuned", cwd=tmp_path)  # which would replace the tuning's page
+    assert "holds the results of relaxloss tune" in done.stderr
+    done = call(*other, "--overwrite", cwd=tmp_path)
     assert done.returncode == 0, "that no setting meets the bound is a finding, not a mistake"
     assert "None of the 2 settings tried" in done.stdout

@@ -19,8 +19,11 @@ import pandas as pd
 import pytest
 import torch
 
+from relaxloss import attacks
+from relaxloss.attacks import Attack, Evidence
+from relaxloss.attacks.base import Needs
 from relaxloss.data import Dataset
-from relaxloss.defenses import DPSGD, NONE, Defense, NoDefense
+from relaxloss.defenses import DPSGD, NONE, Defense, NoDefense, RelaxLoss
 from relaxloss.engine import Engine
 from relaxloss.errors import MissingExtra, UserError
 from relaxloss.experiment import Quiet, run
@@ -164,6 +167,72 @@ def test_failures_of_the_user_are_collected_and_the_rest_is_kept(blobs: Dataset,
     spec = replace(SPEC, recipe=replace(TINY, lr=1e30), defenses=("none",))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"none seed 0 model 0.*diverged"):
         run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+
+
+def test_a_defense_that_fails_takes_nothing_of_the_others(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Defense, *_: object) -> torch.Tensor:
+        raise ZeroDivisionError("by my own loss")
+
+    whole = run(replace(SPEC, attacks=("loss",)), tmp_path / "whole", data=blobs)  # type: ignore[arg-type]
+    monkeypatch.setattr(RelaxLoss, "loss", broken)
+    with pytest.warns(UserWarning, match="2 jobs failed"):
+        found = run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+    expected = whole.rows[whole.rows["defense"] == "none"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.rows, expected)
+    assert found.facts["experiment"] == whole.facts["experiment"]
+    assert len(found.failures) == 2, "a target and a shadow"
+    assert re.fullmatch(
+        r"relaxloss:alpha=0.8 seed 0 model 0: ZeroDivisionError: by my own loss \(test_experiment.py, line \d+\)",
+        found.failures[0],
+    )
+    with pytest.raises(RuntimeError, match=r"by my own loss[\s\S]*Traceback"):
+        run(replace(SPEC, defenses=SPEC.defenses[1:]), tmp_path / "run", data=blobs, engine=Engine("inprocess"))
+    monkeypatch.undo()
+    assert run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs).failures == ()  # type: ignore[arg-type]
+
+
+def test_an_attack_that_fails_is_left_out_and_named(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attacks.attacks["entropy"], "score", lambda self, evidence: evidence.target.logits[0])
+    with pytest.warns(UserWarning, match="1 job failed"):
+        found = run(replace(SPEC, attacks=("loss", "entropy")), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+    (text,) = found.failures
+    assert text.startswith("attack entropy is left out: attack entropy gave scores of shape (120, 4)")
+    assert set(found.rows["attack"].dropna()) >= {"loss", "max"}
+    assert "entropy" not in set(found.rows["attack"])
+    with pytest.raises(UserError, match="attack entropy gave scores of shape"):
+        run(replace(SPEC, attacks=("entropy",)), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+
+
+def test_a_defense_on_which_alone_an_attack_fails_is_left_out(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entropy, calls = attacks.attacks["entropy"], []
+    right = entropy.score
+
+    def score(self: Attack, evidence: Evidence) -> np.ndarray:
+        calls.append(1)
+        return right(self, evidence) * (np.nan if len(calls) > 4 else 1)  # a target and a rehearsal in both modes
+
+    monkeypatch.setattr(entropy, "score", score)
+    with pytest.warns(UserWarning, match="1 job failed"):
+        found = run(replace(SPEC, attacks=("loss", "entropy")), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+    assert set(found.rows["defense"]) == {"none"}
+    assert found.failures == (
+        "relaxloss:alpha=0.8 is left out, attacked by entropy: attack entropy gave NaN for 120 of 120 samples; "
+        "expected numbers: see its score()",
+    )
+
+
+def test_an_unknown_query_is_said_before_the_first_training(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attacks.attacks["loss"], "needs", Needs(queries=("plane",)))
+    with pytest.raises(UserError, match=r"unknown query that attack loss needs 'plane': did you mean 'plain'"):
+        run(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs)  # type: ignore[arg-type]
 
 
 def test_undefended_shadows_alone_are_trained(blobs: Dataset, tmp_path: Path) -> None:

@@ -56,6 +56,29 @@ def test_what_does_not_belong_together_is_refused() -> None:
         report.merge([])
 
 
+def test_data_is_told_apart_by_its_fingerprint_and_not_by_its_name() -> None:
+    def named(name: str, fingerprint: str, seed: int) -> Result:
+        found = part({(NONE, seed): 0.5 + seed / 10}, [seed])
+        facts = found.facts | {"fingerprint": fingerprint, "experiment": found.facts["experiment"] | {"dataset": name}}
+        return replace(found, facts=facts, rows=found.rows.assign(dataset=name))
+
+    merged = report.merge([named("here/a.csv", "f1", 0), named("there/a.csv", "f1", 1)])
+    assert list(report.summary(merged)["top1"]) == [0.55]
+    assert set(merged.rows["dataset"]) == {"here/a.csv"}
+    with pytest.raises(UserError, match="dataset is data of the fingerprint f1 in one and data of the fingerprint f2"):
+        report.merge([named("a.csv", "f1", 0), named("a.csv", "f2", 1)])
+
+
+def test_settings_tuned_for_their_own_seeds_are_merged() -> None:
+    parts = [part({(RELAX, seed): 0.5}, [seed]) for seed in (0, 1)]
+    tuned = [{"defense": "relaxloss", "games": [], "seed": seed, "data": "f"} for seed in (0, 1)]
+    parts = [
+        replace(each, facts=each.facts | {"experiment": each.facts["experiment"] | {"tuned": [mine]}})
+        for each, mine in zip(parts, tuned, strict=True)
+    ]
+    assert report.merge(parts).facts["experiment"]["tuned"] == tuned
+
+
 def test_a_directory_of_parts_is_read_as_their_union(tmp_path: Path) -> None:
     for seed in (1, 0):
         report.save(part({(NONE, seed): 0.5 + seed / 10}, [seed]), tmp_path / f"seed{seed}")

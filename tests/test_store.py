@@ -91,9 +91,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "x" / "table.csv"
     write_atomically(path, "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
-    with pytest.raises(OSError, match="killed"):
+    with pytest.raises(UserError, match=r"cannot write .*table.csv: killed; expected a place with room"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
+    assert [each.name for each in path.parent.iterdir()] == ["table.csv"]
 
 
 def test_arrays_and_weights_round_trip_without_pickle() -> None:

@@ -263,7 +263,10 @@ def test_wrong_experiments_are_explained(tuned: tuple[tuning.Tuning, Path], blob
         ({}, {"max_auc": None, "max_tpr": 0.05}, "cannot be bounded: not measured: 60 non-members"),
     ):
         with pytest.raises(UserError, match=said):
-            rl.tune(replace(SPEC, **change), out=tuned[1], data=blobs, engine=HERE, **{"max_auc": 0.6} | options)
+            rl.tune(
+                replace(SPEC, **change), out=tuned[1], data=blobs, engine=HERE, overwrite=True,
+                **{"max_auc": 0.6} | options,
+            )  # fmt: skip
 
 
 # The whole

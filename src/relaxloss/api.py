@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from relaxloss import report, tuning
+from relaxloss import defenses, places, report, tuning
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
@@ -21,6 +22,7 @@ def compare(
     engine: Engine | None = None,
     watch: Watch | None = None,
     store: Path | str | None = None,
+    overwrite: bool = False,
 ) -> Result:
     """Run an experiment, write its table, charts and page under `out`, and return the result.
 
@@ -34,7 +36,11 @@ def compare(
         watch: who is told of the progress.
         store: where models and scores rest; ``out/store`` if left out. Runs that share one train nothing twice, and run
             one after the other.
+        overwrite: replace what is in `out`, though it holds defenses, attacks or seeds that this experiment lacks, or
+            is of other data or another command.
     """
+    replaced = functools.partial(report.lost, experiment=experiment, data=data)
+    places.keep(Path(out), "compare", replaced, overwrite)
     result = run(experiment, out, data=data, engine=engine, watch=watch, store=store)
     report.save(result, Path(out))
     return result
@@ -57,6 +63,7 @@ def tune(
     data: Dataset | None = None,
     engine: Engine | None = None,
     watch: Watch | None = None,
+    overwrite: bool = False,
 ) -> Tuning:
     """Choose a defense's strength on folds that the final evaluation never asks about, and write down what chose it.
 
@@ -78,6 +85,7 @@ def tune(
         data: a data set in memory, in place of the experiment's.
         engine: where the jobs run.
         watch: who is told of the progress.
+        overwrite: replace another tuning that is in `out`.
 
     Raises:
         UserError: see `relaxloss.tuning.tune`. That no setting meets the bound is none: see ``Tuning.met``.
@@ -86,8 +94,11 @@ def tune(
         data, experiment = on, Experiment(on.name)
     else:
         experiment = on if isinstance(on, Experiment) else Experiment(on)
+    wish = Wish(max_auc, max_tpr, keep_accuracy, fpr)
+    replaced = functools.partial(tuning_page.lost, experiment=experiment, defense=defenses.parse(defense), wish=wish)
+    places.keep(Path(out), "tune", replaced, overwrite)
     found = tuning.tune(
-        experiment, out, defense=defense, wish=Wish(max_auc, max_tpr, keep_accuracy, fpr), field=field, low=low,
+        experiment, out, defense=defense, wish=wish, field=field, low=low,
         high=high, settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
     )  # fmt: skip
     tuning_page.save(found, Path(out))

@@ -23,7 +23,7 @@ import pandas as pd
 from relaxloss import attacks as attack_room
 from relaxloss import findings, flags, measures, onerun, predictions, seeds
 from relaxloss.attacks import Attack, Evidence
-from relaxloss.attacks.base import Scores
+from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 from relaxloss.predictions import Predictions
@@ -72,7 +72,7 @@ class Audit:
     def to_html(self, path: Path | str) -> Path:
         """Write the page, one file with everything in it, and return its path."""
         page = importlib.import_module("relaxloss.report.audit_page")  # by name: that room is above this one
-        _write(Path(path), page.html(self))
+        write_atomically(Path(path), page.html(self))
         return Path(path)
 
     def to_json(self, path: Path | str) -> Path:
@@ -86,7 +86,7 @@ class Audit:
             "flags_undecided": self.undecided,
             "not_measured": self.unmeasured,
         }
-        _write(Path(path), json.dumps(_null(content), indent=1, allow_nan=False, ensure_ascii=False))
+        write_atomically(Path(path), json.dumps(_null(content), indent=1, allow_nan=False, ensure_ascii=False))
         return Path(path)
 
 
@@ -216,7 +216,7 @@ def scores_of(found: Predictions, chosen: Sequence[Attack], seed: int) -> tuple[
         why = _lacking(attack, mine)
         if why is None:
             try:
-                table[str(attack)] = attack.score(mine)
+                table[str(attack)] = checked(attack, attack.score(mine), len(places))
                 continue
             except UserError as error:
                 why = f"not measured: {error}"
@@ -297,14 +297,3 @@ def _null(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    if path.is_dir():
-        raise UserError(f"{path} is a directory; expected the name of a file to write")
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; expected a place with room that you may write"
-        ) from None

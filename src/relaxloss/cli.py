@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+import sysconfig
 import tomllib
 import traceback
 import warnings
@@ -39,6 +41,7 @@ RecipeOption = Annotated[str | None, typer.Option("--recipe", help="fields of th
 EngineOption = Annotated[str, typer.Option(help="auto, inprocess, processes, ray or dask")]
 WorkersOption = Annotated[int | None, typer.Option(help="jobs at a time; as many as cores if left out")]
 AddressOption = Annotated[str | None, typer.Option(help="of a running Ray or Dask cluster")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace other results that are there")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print the result only")]
 
 
@@ -109,9 +112,9 @@ def train(
 ) -> None:
     """Train one model with a defense, ready to ship."""
     from relaxloss import data as data_sets
-    from relaxloss import defenses, trained
+    from relaxloss import defenses, places, trained
 
-    _directory(out)
+    places.writable(out)
     if (out / trained.CARD).exists() and not overwrite:
         raise UserError(f"{out} holds a model already; give --out another directory, or --overwrite to replace it")
     chosen = defenses.parse(defense)
@@ -180,10 +183,11 @@ def compare(
     engine: EngineOption = "auto",
     workers: WorkersOption = None,
     address: AddressOption = None,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compare defenses on a data set: accuracy against leakage, with every attack, in one report."""
-    from relaxloss import api, games, report, settings
+    from relaxloss import api, games, places, report, settings
     from relaxloss import data as data_sets
     from relaxloss.engine import Engine
     from relaxloss.experiment import Quiet
@@ -231,17 +235,19 @@ def compare(
         fields["defenses"] = swept(fields["defenses"], dataset.num_classes, fields["recipe"].epochs)
     experiment = build(Experiment, fields)
     directory = out or Path("runs") / (setting or dataset.name)
-    _directory(directory)
+    places.writable(directory)
     if store is not None:
-        _directory(store, "--store")
+        places.writable(store, "--store")
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
     for note in notes:
         watch.log(note)
     runner = Engine(engine, workers, address)  # type: ignore[arg-type]
-    result = api.compare(experiment, directory, engine=runner, watch=watch, store=store)
+    result = api.compare(experiment, directory, engine=runner, watch=watch, store=store, overwrite=overwrite)
     report.print_summary(result, console())
     console().print(f"report: {directory / 'report.html'}", soft_wrap=True)
+    if result.failures:
+        raise UserError("not everything succeeded, see above; mend the cause and run the same command again")
 
 
 @app.command()
@@ -274,10 +280,11 @@ def tune(
     engine: EngineOption = "auto",
     workers: WorkersOption = None,
     address: AddressOption = None,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Choose a defense's strength under a bound on the leakage, without touching the samples that are asked about."""
-    from relaxloss import api, games
+    from relaxloss import api, games, places
     from relaxloss import data as data_sets
     from relaxloss.engine import Engine
     from relaxloss.experiment import Quiet
@@ -301,7 +308,7 @@ def tune(
         },
     )
     directory = out or Path("runs") / f"{dataset.name}-tune"
-    _directory(directory)
+    places.writable(directory)
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
     for note in notes:
@@ -309,7 +316,7 @@ def tune(
     found = api.tune(
         experiment, out=directory, defense=defense, max_auc=max_auc, max_tpr=max_tpr, fpr=fpr,
         keep_accuracy=keep_accuracy, field=field, low=low, high=high, settings=settings, repeats=repeats,
-        engine=Engine(engine, workers, address), watch=watch,  # type: ignore[arg-type]
+        engine=Engine(engine, workers, address), watch=watch, overwrite=overwrite,  # type: ignore[arg-type]
     )  # fmt: skip
     tuning_terminal.print_tuning(found, directory, console())
 
@@ -408,8 +415,10 @@ def swept(given: Any, num_classes: int, epochs: int) -> tuple[Any, ...]:
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="a run's directory")]) -> None:
     """Write the charts and the page of a run again, and print its summary."""
+    from relaxloss import places
     from relaxloss import report as reports
 
+    places.of_kind(run, "compare")
     result = reports.load(run)
     reports.save(result, run)
     reports.print_summary(result, console())
@@ -429,15 +438,16 @@ def audit(
     coin_flips: Annotated[
         bool, typer.Option("--coin-flips", help="each row was trained on by a fair coin flip: bound epsilon, too")
     ] = False,
+    overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Audit the predictions of any model: how well can membership be inferred from them?"""
-    from relaxloss import auditing, prediction_files
+    from relaxloss import auditing, places, prediction_files
     from relaxloss.report import audit_page, audit_terminal
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; expected a directory to write the audit into: give another --out")
+    places.writable(out)
     found = prediction_files.read(predictions, kind=kind, label=label, member=member)  # type: ignore[arg-type]
+    audit_page.keep(out, found, overwrite=overwrite)
     result = auditing.run(found, name=predictions.stem, adaptive=adaptive, coin_flips=coin_flips)
     path = audit_page.save(result, out)
     if not quiet:
@@ -488,11 +498,6 @@ def store_gc(run: Path) -> None:
     console().print(f"removed {damaged} damaged entries, and all checkpoints")
 
 
-def _directory(path: Path, option: str = "--out") -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{option} {path} is a file; expected a directory, or a path that is not there yet")
-
-
 def _required(data: Any) -> str:
     if not data:
         raise UserError("no data given; name a data set or a file with --data (see `relaxloss list datasets`)")
@@ -532,14 +537,31 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            console(stderr=True).print("interrupted; what is done is stored: run the same command again to go on")
+            kept = {
+                "compare": "; what is done is stored: run the same command again to go on",
+                "tune": "; what is done is stored: run the same command again to go on",
+                "train": "; run the same command again: it goes on from the last checkpoint, if there is one yet",
+            }
+            console(stderr=True).print(f"interrupted{kept.get(sys.argv[1], '')}")
         raise
     except Exception:
-        traceback.print_exc()
-        console(stderr=True).print(
-            "this is a defect of relaxloss, not of your input; please report it with the lines above"
-        )
+        text = traceback.format_exc()
+        console(stderr=True).print(text, soft_wrap=True)
+        console(stderr=True).print(_whose(text), soft_wrap=True)
         sys.exit(1)
+
+
+def _whose(trace: str) -> str:
+    """Whose the innermost code of a traceback is that is neither Python's nor a library's: ours, or a plugin's."""
+    ours = Path(__file__).parent
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+    for name, line in reversed(re.findall(r'File "([^"]+)", line (\d+)', trace)):
+        path = Path(name)
+        if path.is_relative_to(ours):
+            break
+        if path.is_file() and not any(path.is_relative_to(library) for library in libraries):
+            return f"the error comes from {path}, line {line}, which is not relaxloss's: see the lines above"
+    return "this is a defect of relaxloss, not of your input; please report it with the lines above"
 
 
 if __name__ == "__main__":

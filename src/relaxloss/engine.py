@@ -18,7 +18,7 @@ import torch
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from relaxloss.errors import MissingExtra, UserError, unknown
+from relaxloss.errors import MissingExtra, UserError, told, unknown
 from relaxloss.specs import DIGESTS
 
 J = TypeVar("J")
@@ -27,7 +27,7 @@ Name = Literal["auto", "inprocess", "processes", "ray", "dask"]
 ENGINES: tuple[Name, ...] = ("auto", "inprocess", "processes", "ray", "dask")
 RETRIES = 2
 
-# Measured: glibc returns large blocks to the system after every step otherwise (see docs/speed.md).
+# Otherwise glibc returns large blocks to the system after every step, and asks for them again at the next.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
 
 
@@ -166,7 +166,6 @@ def _attempt(function: Callable[[J], R], index: int, job: J) -> Outcome[R]:
     torch.set_num_threads(1)
     try:
         return Outcome(index, function(job))
-    except UserError as error:
-        return Outcome(index, error=str(error), trace=traceback.format_exc(), kind=type(error))
     except Exception as error:
-        return Outcome(index, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc(), kind=Exception)
+        kind = type(error) if isinstance(error, UserError) else Exception
+        return Outcome(index, error=told(error), trace=traceback.format_exc(), kind=kind)

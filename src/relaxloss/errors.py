@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -23,3 +25,12 @@ def unknown(kind: str, got: object, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
     return UserError(f"unknown {kind} {str(got)!r}: {hint}known: {', '.join(names) or 'none'}")
+
+
+def told(error: BaseException) -> str:
+    """An error in one line: a `UserError`'s message; of any other its type, its message, and the line it comes from."""
+    if isinstance(error, UserError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

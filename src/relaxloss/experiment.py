@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from relaxloss import data as data_sets
 from relaxloss import jobs
+from relaxloss.attacks import Attack
 from relaxloss.data import Dataset
+from relaxloss.defenses import Defense
 from relaxloss.engine import Engine, Outcome
 from relaxloss.errors import UserError
 from relaxloss.jobs import Produced, Reference
 from relaxloss.plan import Experiment, Plan
-from relaxloss.results import Result, collect
+from relaxloss.results import Result, collect, facts_of
 from relaxloss.store import MissingEntry, Store, repair
 
 REPAIRS = 3  # times that damaged entries are made again in one run
@@ -55,8 +59,10 @@ def run(
 ) -> Result:
     """Run what is not yet in the store, by default ``out/store``, and read the rows from it.
 
-    A failed job does not stop the others; if any failed for a reason of the user's, `UserError` is raised at the end
-    with what failed, and everything that did not is stored.
+    A failed job stops no other, and whatever succeeded is stored. A defense of which a model or an attack's scores
+    failed is left out of the result, and so is an attack that failed on every defense: ``Result.failures`` says why,
+    and a warning is raised. If nothing is left, `UserError` is raised (or `RuntimeError`, with the traceback, if it was
+    none of the user's doing).
     """
     watch, engine = watch or Quiet(), engine or Engine()
     dataset = data if data is not None else load_data(experiment)
@@ -69,11 +75,10 @@ def run(
     with kept.writing():
         for attempt in range(1 + REPAIRS):
             try:
-                failures = _run_jobs(kept, engine, watch, plan)
-                if failures:
-                    done = "what succeeded is stored; mend the cause and run the same command again"
-                    raise UserError("\n".join([*failures, done]))
-                result = collect(plan, kept, out=Path(out), seconds=time.time() - started)
+                failed = Failures(watch)
+                sound = _scored(kept, engine, watch, _trained(kept, engine, watch, plan, failed), failed)
+                seconds = time.time() - started
+                result = collect(sound, kept, out=Path(out), seconds=seconds)
                 break
             except MissingEntry:  # it was damaged, and is removed by now: make it again, with others like it
                 repair(kept)
@@ -83,44 +88,100 @@ def run(
                 watch.end()
         with contextlib.suppress(OSError):
             (kept.root / "scratch").rmdir()
-    return result
+    if not failed.texts:
+        return result
+    count = len(failed.texts)
+    warnings.warn(
+        f"{count} job{'s' * (count > 1)} failed, and the result is of the rest: see its failures", stacklevel=2
+    )
+    return replace(result, facts=facts_of(plan, seconds), failures=tuple(failed.texts))
 
 
-def _run_jobs(store: Store, engine: Engine, watch: Watch, plan: Plan) -> list[str]:
-    failures: list[str] = []
+@dataclass
+class Failures:
+    """What failed, in words, and the first traceback that is not of a `UserError`."""
+
+    watch: Watch
+    texts: list[str] = field(default_factory=list)
+    trace: str = ""
+
+    def add(self, name: str, error: str, trace: str = "") -> None:
+        """One more."""
+        self.texts.append(f"{name}: {error}")
+        first = "" if self.trace else trace  # the others' will be alike
+        self.trace = self.trace or trace
+        self.watch.log("\n".join([f"failed: {self.texts[-1]}", *first.splitlines()]))
+
+    def end(self) -> NoReturn:
+        """There is nothing left to compare."""
+        if self.trace:
+            raise RuntimeError("\n".join([*self.texts, self.trace]))
+        done = "what succeeded is stored; mend the cause and run the same command again"
+        raise UserError("\n".join([*self.texts, done]))
+
+
+def _trained(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
+    """Run the trainings; the plan of the defenses whose models are all there."""
+    before = len(failed.texts)
     train_jobs, cached = plan.train_jobs(store)
     names = {job.key: (f"{job.trainer} seed {job.seed} model {job.row}", job.work) for job in train_jobs}
     watch.begin("train", names, cached, store.root / "scratch")
-    for train_outcome in engine.run(jobs.train_and_observe, train_jobs):
-        train_job = train_jobs[train_outcome.index]
+    for outcome in engine.run(jobs.train_and_observe, train_jobs):
+        job = train_jobs[outcome.index]
         about = {
-            "spec": str(train_job.trainer),
-            "recipe": train_job.recipe.settings(),
-            "seed": train_job.seed,
-            "row": train_job.row,
+            "spec": str(job.trainer),
+            "recipe": job.recipe.settings(),
+            "seed": job.seed,
+            "row": job.row,
             "data": plan.dataset.name,
         }
-        _put(store, train_outcome, about, failures, names[train_job.key][0])
-        watch.done(train_job.key, train_outcome.result.seconds if train_outcome.result else 0)
-    if not failures:
-        score_jobs, scored = plan.score_jobs(store)
-        cached = len(scored) - sum(len(job.attacks) for job in score_jobs)
-        names = {str(index): ("scores", float(len(job.attacks))) for index, job in enumerate(score_jobs)}
-        watch.begin("score", names, cached, store.root / "scratch")
-        for outcome in engine.run(jobs.score, score_jobs):
-            job = score_jobs[outcome.index]
-            _put(store, outcome, {"attacks": [str(attack) for _, attack in job.attacks]}, failures, "scores")
-            watch.done(str(outcome.index), outcome.result.seconds if outcome.result else 0)
-    return failures
+        _put(store, outcome, about, failed, names[job.key][0])
+        watch.done(job.key, outcome.result.seconds if outcome.result else 0)
+    if len(failed.texts) == before:
+        return plan
+    sound = plan.observed(store)
+    return plan.only(sound, plan.experiment.attacks) if sound else failed.end()
 
 
-def _put(store: Store, outcome: Outcome[Produced], about: dict[str, Any], failures: list[str], name: str) -> None:
+def _scored(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
+    """Score the attacks; the plan of the defenses and attacks whose scores are all there."""
+    score_jobs, scored = plan.score_jobs(store)
+    cached = len(scored) - sum(len(job.attacks) for job in score_jobs)
+    names = {str(index): ("scores", float(len(job.attacks))) for index, job in enumerate(score_jobs)}
+    watch.begin("score", names, cached, store.root / "scratch")
+    why: dict[str, str] = {}
+    for outcome in engine.run(jobs.score, score_jobs):
+        job = score_jobs[outcome.index]
+        if outcome.result is None and outcome.kind is not MissingEntry:
+            why |= dict.fromkeys((key for key, _ in job.attacks), outcome.error)
+        else:
+            _put(store, outcome, {"attacks": [str(attack) for _, attack in job.attacks]}, failed, "scores")
+            why |= outcome.result.failures if outcome.result else {}
+        watch.done(str(outcome.index), outcome.result.seconds if outcome.result else 0)
+    if not why:
+        return plan
+    victims: dict[Attack, dict[Defense, str]] = {}
+    for item in scored:
+        if item.key in why:
+            victims.setdefault(item.attack, {})[item.defense] = why[item.key]
+    defenses, attacks = list(plan.experiment.defenses), list(plan.experiment.attacks)
+    for attack, errors in victims.items():
+        if len(errors) == len(plan.experiment.defenses):
+            attacks.remove(attack)
+            failed.add(f"attack {attack} is left out", next(iter(errors.values())))
+            continue
+        for defense, error in errors.items():
+            failed.add(f"{defense} is left out, attacked by {attack}", error)
+            if defense in defenses:
+                defenses.remove(defense)
+    return plan.only(tuple(defenses), tuple(attacks)) if defenses and attacks else failed.end()
+
+
+def _put(store: Store, outcome: Outcome[Produced], about: dict[str, Any], failed: Failures, name: str) -> None:
     if outcome.result is None:
         if outcome.kind is MissingEntry:
             raise MissingEntry(outcome.error)
-        if not outcome.user_error:
-            raise RuntimeError(f"{name}: {outcome.error}\n{outcome.trace}")
-        failures.append(f"{name}: {outcome.error}")
+        failed.add(name, outcome.error, "" if outcome.user_error else outcome.trace)
         return
     for (stage, key), files in outcome.result.files.items():
         store.put(stage, key, files, about | {"seconds": round(outcome.result.seconds, 2)})

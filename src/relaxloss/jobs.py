@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import numpy as np
 from relaxloss import data as data_sets
 from relaxloss import seeds, signals
 from relaxloss.attacks import Attack, Evidence, check
+from relaxloss.attacks.base import Scores, checked
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
-from relaxloss.errors import UserError
+from relaxloss.errors import UserError, told
 from relaxloss.games import Design, Game
 from relaxloss.signals import Signals
 from relaxloss.store import MissingEntry, Store, pack_arrays, pack_weights, unpack_arrays, unpack_weights
@@ -94,10 +95,17 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Produced:
-    """A job's result: files by (stage, key), the seconds spent training, and the job's own note of what it is."""
+    """A job's result.
+
+    Attributes:
+        files: by (stage, key).
+        seconds: spent training, or scoring.
+        failures: by key, why an attack's scores could not be made.
+    """
 
     files: dict[tuple[str, str], Files]
     seconds: float
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def task_of(dataset: Dataset, design: Design, row: int, seed: int, recipe: Recipe) -> Task:
@@ -210,7 +218,7 @@ class ScoreJob:
 def score(job: ScoreJob) -> Produced:
     """Run a `ScoreJob`: per attack ``scores (T, N)``, and ``rehearsal (F,)`` on the first target's first shadow.
 
-    The rehearsal is NaN where there are too few shadows for it.
+    The rehearsal is NaN where there are too few shadows for it. An attack that fails stops no other.
     """
     start = time.monotonic()
     dataset = resolve(job.data)
@@ -219,20 +227,26 @@ def score(job: ScoreJob) -> Produced:
     store = Store(job.root)
     read = functools.cache(functools.partial(_signals, store, labels=labels))
     rows = tuple(evidence_of(job, design, dataset, read, target) for target in job.target_keys)
-    rehearsal, _ = rows[0].mirrored()
     produced: dict[tuple[str, str], Files] = {}
+    failures: dict[str, str] = {}
     for key, attack in job.attacks:
-        for evidence in rows:
-            check(attack, evidence)
-        arrays = {
-            "scores": np.stack(attack.score_all(rows)).astype(np.float64),
-            "rehearsal": np.full(len(design.fit), np.nan),
-        }
-        if len(rows[0].shadows) >= attack.needs.rehearsal:
-            arrays["rehearsal"] = attack.score(rehearsal)
-        _check_scores(attack, arrays["scores"])
-        produced["scores", key] = {ARRAYS: pack_arrays(arrays)}
-    return Produced(produced, time.monotonic() - start)
+        try:
+            produced["scores", key] = {ARRAYS: pack_arrays(_scores(attack, rows))}
+        except Exception as error:
+            failures[key] = told(error)
+    return Produced(produced, time.monotonic() - start, failures)
+
+
+def _scores(attack: Attack, rows: tuple[Evidence, ...]) -> dict[str, Scores]:
+    for evidence in rows:
+        check(attack, evidence)
+    scores = np.stack(
+        [checked(attack, mine, len(row.asked)) for mine, row in zip(attack.score_all(rows), rows, strict=True)]
+    )
+    rehearsal = np.full(len(rows[0].fit), np.nan)
+    if len(rows[0].shadows) >= attack.needs.rehearsal:
+        rehearsal = checked(attack, attack.score(rows[0].mirrored()[0]), len(rehearsal))
+    return {"scores": scores, "rehearsal": rehearsal}
 
 
 def evidence_of(job: ScoreJob, design: Design, dataset: Dataset, read: Any, target: int) -> Evidence:
@@ -266,8 +280,3 @@ def require(store: Store, stage: str, key: str) -> Files:
     if files is None:
         raise MissingEntry(f"{stage} {key} is missing from the store; run the same command again")
     return files
-
-
-def _check_scores(attack: Attack, scores: Any) -> None:
-    if np.isnan(scores).any():
-        raise UserError(f"attack {attack} gave NaN for {int(np.isnan(scores).sum())} samples; please report it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from relaxloss import seeds, signals, training
 from relaxloss.attacks import Attack, AttackField, parse_list
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, Composed, Defense, DefenseField
-from relaxloss.errors import MissingExtra, UserError
+from relaxloss.errors import MissingExtra, UserError, unknown
 from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
 from relaxloss.selection import TunedField
@@ -113,6 +113,8 @@ class Plan:
         self.experiment, self.dataset, self.reference = experiment, dataset, reference
         self.recipe = experiment.recipe or Recipe.default(dataset)
         for attack in experiment.attacks:
+            if strange := set(attack.needs.queries) - set(signals.QUERIES):
+                raise unknown(f"query that attack {attack} needs", min(strange), signals.QUERIES)
             if lacking := unmet(attack, experiment.game):
                 raise UserError(f"attack {attack} cannot run in the game {experiment.game}: it needs {lacking}")
         self.designs = {seed: experiment.game.draw(dataset.y, dataset.num_classes, seed) for seed in experiment.seeds}
@@ -123,6 +125,17 @@ class Plan:
                 if defense.needs_reference() and not len(design.reference):
                     raise UserError(f"{defense} needs a reference set, but the game {experiment.game} sets none aside")
         self.modes = {"same": (True,), "undefended": (False,), "both": (False, True)}[experiment.shadows]
+
+    def only(self, defenses: tuple[Defense, ...], attacks: tuple[Attack, ...]) -> Plan:
+        """The plan of some of its defenses and attacks."""
+        return Plan(replace(self.experiment, defenses=defenses, attacks=attacks), self.dataset, self.reference)
+
+    def observed(self, store: Store) -> tuple[Defense, ...]:
+        """The defenses whose models, and shadows, are all in the store."""
+        missing = {observation.defense for job in self.train_jobs(store)[0] for observation in job.observations}
+        if False in self.modes and NONE in missing:  # they are everybody's shadows
+            return ()
+        return tuple(defense for defense in self.experiment.defenses if defense not in missing)
 
     def train_key(self, trainer: Defense, seed: int, row: int) -> str:
         """The content key of one training."""

@@ -65,8 +65,14 @@ class Store:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one writer; a second one is told so. Leftovers of a killed writer are removed first."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as lock:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / "lock").open("a+")
+        except OSError as error:
+            raise UserError(
+                f"cannot write the store {self.root}: {error.strerror}; expected a directory that you may write"
+            ) from None
+        with lock:
             _lock(lock, self.root)
             for leftover in self.root.glob("*/*.part"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -185,11 +191,20 @@ def _flush_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; a `UserError` if the disk is full or the place cannot be written."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; expected the name of a file to write")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(part, content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(part, content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; expected a place with room that you may write"
+        ) from None
 
 
 def pack_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:

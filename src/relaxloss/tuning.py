@@ -253,7 +253,10 @@ def measure(
     found: list[list[Line]] = [[] for _ in tried]
     for game in games:
         each = replace(experiment, defenses=tuple(tried), game=game, shadows="same", tuned=())
-        rows = run(each, out, data=data, engine=engine, watch=watch).rows
+        result = run(each, out, data=data, engine=engine, watch=watch)
+        if result.failures:  # no setting is chosen by what happened to succeed
+            raise UserError("\n".join(result.failures))
+        rows = result.rows
         for defense, lines in zip(tried, found, strict=True):
             names = names_of(defense)
             mine = rows[(rows["defense"] == names["defense"]) & (rows["settings"] == names["settings"])]

@@ -127,6 +127,19 @@ def check(attack: Attack, evidence: Evidence) -> None:
             raise UserError(f"attack {attack.name} needs the query {query!r}, which the model was not asked")
 
 
+def checked(attack: Attack, scores: Any, n: int) -> Scores:
+    """An attack's scores as float64 ``(n,)``; a clear error if they are of another shape, no numbers, or NaN."""
+    found = np.asarray(scores)
+    if found.shape != (n,) or found.dtype.kind not in "fiub":
+        raise UserError(
+            f"attack {attack} gave scores of shape {found.shape} ({found.dtype}); expected ({n},) numbers, one per "
+            "asked sample: see its score()"
+        )
+    if lacking := int(np.isnan(found).sum()):
+        raise UserError(f"attack {attack} gave NaN for {lacking} of {n} samples; expected numbers: see its score()")
+    return found.astype(np.float64)
+
+
 attacks: Registry[Attack] = Registry("attack", "relaxloss.attacks")
 
 SETS: dict[str, tuple[str, ...]] = {

@@ -10,8 +10,9 @@ import altair as alt
 import jinja2
 import markupsafe
 
+from relaxloss import places
 from relaxloss.auditing import Audit
-from relaxloss.errors import UserError
+from relaxloss.predictions import Predictions
 from relaxloss.report import audit_words, drawing, words
 from relaxloss.report.charts import GROUPS
 from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure
@@ -24,15 +25,22 @@ NAME = "report.html"
 def save(audit: Audit, out: Path | str) -> Path:
     """Write report.html, audit.json, results.csv and records.csv into a directory; return the page's path."""
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; expected a directory to write the audit into: give another --out")
-    try:
-        write_atomically(out / "results.csv", audit.rows.to_csv(index=False))
-        write_atomically(out / "records.csv", audit.records.to_csv(index=False))
-    except OSError as error:
-        raise UserError(f"cannot write into {out}: {error.strerror}; expected a directory that you may write") from None
-    audit.to_json(out / "audit.json")
+    write_atomically(out / "results.csv", audit.rows.to_csv(index=False))
+    write_atomically(out / "records.csv", audit.records.to_csv(index=False))
+    audit.to_json(out / places.MARKS["audit"])
     return audit.to_html(out / NAME)
+
+
+def keep(out: Path, found: Predictions, *, overwrite: bool) -> None:
+    """A clear error if the directory holds the audit of another file, which the audit of this one would replace."""
+
+    def lost(there: dict[str, Any]) -> str:
+        source, mine = there["facts"]["source"], found.source
+        return (
+            "" if source.get("sha256") == mine.get("sha256") else f"the audit of {source.get('file', 'other arrays')}"
+        )
+
+    places.keep(out, "audit", lost, overwrite)
 
 
 def html(audit: Audit) -> str:

@@ -13,14 +13,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from relaxloss import experiment as experiments
+from relaxloss import places
+from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
+from relaxloss.plan import Experiment
 from relaxloss.report import charts, drawing, page, tables
 from relaxloss.report.merging import merge
 from relaxloss.results import COLUMNS, Result
+from relaxloss.specs import build
 from relaxloss.store import write_atomically
+from relaxloss.task import Recipe
 
-EXPERIMENT, FACTS = "experiment.toml", "details/facts.json"
+EXPERIMENT, FACTS = "experiment.toml", places.MARKS["compare"]
 TABLES = {"rows": "results.csv"} | {name: f"details/{name}.csv" for name in ("histograms", "roc", "history", "records")}
 TEXTS = frozenset(
     {"dataset", "model", "defense", "settings", "game", "measure", "attack", "note", "membership", "phase"}
@@ -76,6 +82,29 @@ def load(out: Path | str) -> Result:
     if tuple(found["rows"].columns) != COLUMNS:
         raise _damaged(out / TABLES["rows"], f"expected the columns {', '.join(COLUMNS)}")
     return Result(**found, out=out)
+
+
+def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None) -> str:
+    """What a run's facts hold that the experiment's result would not; empty if it would hold all of it, or is new."""
+    facts = there["facts"]
+    dataset = data if data is not None else experiments.load_data(experiment)
+    if facts.get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+        return f"they are of other data ({facts['experiment']['dataset']})"
+    try:
+        old = build(Experiment, facts["experiment"])
+    except UserError:
+        return "they are of another version of relaxloss, or of a plugin that is not here"
+    for name in ("defenses", "attacks", "seeds"):
+        if gone := [str(each) for each in getattr(old, name) if each not in getattr(experiment, name)]:
+            return f"{name} {', '.join(gone)}, which this experiment lacks"
+    if experiment.shadows not in (old.shadows, "both"):
+        return f"shadows {old.shadows}"
+    if old.game != experiment.game:
+        return f"they are of the game {old.game}"
+    recipe, theirs = experiment.recipe or Recipe.default(dataset), old.recipe or Recipe.default(dataset)
+    names = [each.name for each in dataclasses.fields(Recipe)]
+    changed = [f"{name} {getattr(theirs, name)}" for name in names if getattr(theirs, name) != getattr(recipe, name)]
+    return f"they are of a recipe with {', '.join(changed)}" if changed else ""
 
 
 def read(text: str) -> pd.DataFrame:

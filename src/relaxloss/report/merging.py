@@ -10,7 +10,7 @@ import pandas as pd
 from relaxloss.errors import UserError
 from relaxloss.results import Result
 
-FREE = ("defenses", "seeds", "note")  # what may differ between the parts; the first part's note stands
+FREE = ("defenses", "seeds", "tuned", "note")  # what may differ between the parts; the first part's note stands
 WHO = ["defense", "settings", "seed"]
 CURVES = ("rows", "histograms", "roc", "history", "records")
 
@@ -19,10 +19,10 @@ def merge(results: Sequence[Result]) -> Result:
     """The union of the results' defenses and seeds.
 
     Where two parts hold the same defense, settings and seed, the first part's is taken, whole. The facts say the
-    versions and dates of all parts.
+    versions and dates of all parts. The data is the same if its fingerprint is, whatever it is called.
 
     Raises:
-        UserError: the experiments differ in more than `FREE`, or there is none.
+        UserError: the experiments differ in more than `FREE`, or are on other data, or there is none.
     """
     if not results:
         raise UserError("got no result to merge; expected at least one run's directory")
@@ -39,6 +39,8 @@ def merge(results: Sequence[Result]) -> Result:
             if len(frame):
                 inside = [who in mine for who in frame[WHO].itertuples(index=False, name=None)]
                 frames[name].append(frame[inside])
+    name = first.rows["dataset"].iloc[0] if len(first.rows) else ""
+    frames["rows"] = [frame.assign(dataset=name) for frame in frames["rows"]]
     tables: dict[str, Any] = {
         name: pd.concat(parts, ignore_index=True) if parts else pd.DataFrame() for name, parts in frames.items()
     }
@@ -51,13 +53,22 @@ def merge(results: Sequence[Result]) -> Result:
 
 
 def _same(first: Result, other: Result) -> None:
-    one, two = ({**result.facts["experiment"], "samples": result.facts["samples"]} for result in (first, other))
+    one, two = (
+        _compared(result.facts, "fingerprint" in first.facts.keys() & other.facts.keys()) for result in (first, other)
+    )
     for name in one.keys() | two.keys():
         if name not in FREE and one.get(name) != two.get(name):
             raise UserError(
                 f"the results do not belong together: {name} is {one.get(name)} in one and {two.get(name)} in "
                 f"another; only {', '.join(FREE)} may differ"
             )
+
+
+def _compared(facts: dict[str, Any], fingerprint: bool) -> dict[str, Any]:
+    """What must be equal. Runs of a version that wrote no fingerprint have only the data's name and size."""
+    if not fingerprint:
+        return {**facts["experiment"], "samples": facts["samples"]}
+    return {**facts["experiment"], "dataset": f"data of the fingerprint {facts['fingerprint']}"}
 
 
 def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -72,6 +83,8 @@ def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": sorted({seed for experiment in experiments for seed in experiment["seeds"]}),
         "defenses": _distinct(each for experiment in experiments for each in experiment.get("defenses", ())),
     }
+    if tuned := _distinct(each for experiment in experiments for each in experiment.get("tuned", ())):
+        merged["experiment"]["tuned"] = tuned
     return merged
 
 

@@ -12,10 +12,13 @@ import altair as alt
 import jinja2
 import markupsafe
 
+from relaxloss import places
+from relaxloss.defenses import Defense
+from relaxloss.plan import Experiment
 from relaxloss.report import drawing, page, tables, tuning_words, words
 from relaxloss.report.drawing import INK, WIDTH, Figure
 from relaxloss.store import write_atomically
-from relaxloss.tuning import TPRS, Tuning
+from relaxloss.tuning import TPRS, Tuning, Wish
 
 NAME = "report.html"
 SHOWN = ("top1", "auc", *TPRS)
@@ -25,7 +28,7 @@ def save(tuning: Tuning, out: Path | str) -> Path:
     """Write tuning.csv, tuning.json, compare.toml, charts/ and report.html into a directory; return the page's path."""
     out = Path(out)
     write_atomically(out / "tuning.csv", tuning.table.to_csv(index=False, lineterminator="\n"))
-    write_atomically(out / "tuning.json", json.dumps(summary(tuning), indent=1, allow_nan=False) + "\n")
+    write_atomically(out / places.MARKS["tune"], json.dumps(summary(tuning), indent=1, allow_nan=False) + "\n")
     write_atomically(out / tuning_words.COMPARISON, page.written(tuning.final.settings()))
     figure = frontier(tuning)
     drawn = drawing.svg(figure)
@@ -33,6 +36,15 @@ def save(tuning: Tuning, out: Path | str) -> Path:
     write_atomically(out / "charts" / f"{figure.name}.png", drawing.png(drawn))
     write_atomically(out / NAME, html(tuning, figure, drawn, out))
     return out / NAME
+
+
+def lost(there: dict[str, Any], experiment: Experiment, defense: Defense, wish: Wish) -> str:
+    """What a tuning's JSON holds that another tuning would not; empty if it is the same one."""
+    asked = {name: value for name, value in dataclasses.asdict(wish).items() if value is not None}
+    name = "+".join(part.partition(":")[0] for part in str(there["chosen"]).split("+"))
+    mine = "+".join(part.partition(":")[0] for part in str(defense).split("+"))
+    same = (there["asked_for"], name, there["seed"]) == (asked, mine, experiment.seeds[0])
+    return "" if same else f"a tuning of {name} for {there['asked_for']} at seed {there['seed']}"
 
 
 def summary(tuning: Tuning) -> dict[str, Any]:

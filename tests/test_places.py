@@ -1,0 +1,103 @@
+"""Directories: said early if nothing can be written there, and results in them are not lost to another run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import relaxloss as rl
+from relaxloss import places
+from relaxloss.data import Dataset
+from relaxloss.engine import Engine
+from relaxloss.errors import UserError
+from relaxloss.plan import Experiment
+from relaxloss.task import Recipe
+from test_cli import call
+
+TINY = Recipe(model="mlp:hidden=8", epochs=2, milestones=(), batch_size=64)
+SPEC = Experiment("blobs", defenses=("none", "dropout"), attacks=("loss", "entropy"), recipe=TINY)  # type: ignore[arg-type]
+HERE = Engine("inprocess")
+
+
+@pytest.fixture(scope="module")
+def done(blobs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    rl.compare(SPEC, out, data=blobs, engine=HERE)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"defenses": ("none",)}, "defenses dropout, which this experiment lacks"),
+        ({"attacks": ("loss",)}, "attacks entropy, which"),
+        ({"seeds": (1,)}, "seeds 0, which"),
+        ({"shadows": "same"}, "shadows both"),
+        ({"recipe": replace(TINY, epochs=3)}, "they are of a recipe with epochs 2"),
+        ({"game": "five_folds:shadows=2"}, "they are of the game five_folds"),
+    ],
+)
+def test_what_another_run_lacks_is_not_replaced(done: Path, blobs: Dataset, change: dict, said: str) -> None:
+    before = (done / "results.csv").read_bytes()
+    with pytest.raises(UserError, match=rf"{said}.*Give another --out \(out=...\), or --overwrite"):
+        rl.compare(replace(SPEC, **change), done, data=blobs, engine=HERE)
+    assert (done / "results.csv").read_bytes() == before
+
+
+def test_more_of_the_same_replaces_and_other_data_does_not(done: Path, blobs: Dataset) -> None:
+    rl.compare(replace(SPEC, note="again"), done, data=blobs, engine=HERE)
+    rl.compare(replace(SPEC, defenses=("dropout", "none", "flooding")), done, data=blobs, engine=HERE)  # type: ignore[arg-type]
+    other = replace(blobs, x=blobs.x + 1)
+    more = replace(SPEC, defenses=("dropout", "none", "flooding"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"they are of other data \(blobs\)"):
+        rl.compare(more, done, data=other, engine=HERE)
+    rl.compare(replace(more, seeds=(1,)), done, data=blobs, engine=HERE, overwrite=True)
+    assert set(pd.read_csv(done / "results.csv")["seed"]) == {1}
+
+
+def predictions(folder: Path, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(3), 40)
+    table = pd.DataFrame(p, columns=["a", "b", "c"]).assign(label=rng.choice(["a", "b", "c"], 40), member=[0, 1] * 20)
+    table.to_csv(folder / f"p{seed}.csv", index=False)
+    return folder / f"p{seed}.csv"
+
+
+def test_an_audit_replaces_its_own_and_no_other(tmp_path: Path, done: Path) -> None:
+    first, second, out = predictions(tmp_path, 0), predictions(tmp_path, 1), tmp_path / "audit"
+    for _ in range(2):
+        assert call("audit", str(first), "--out", str(out)).returncode == 0
+    refused = call("audit", str(second), "--out", str(out))
+    assert refused.returncode == 2
+    assert "the audit of p0.csv" in refused.stderr
+    assert call("audit", str(second), "--out", str(out), "--overwrite").returncode == 0
+    assert "holds the results of relaxloss compare" in call("audit", str(first), "--out", str(done)).stderr
+    assert "holds the results of relaxloss audit" in call("report", str(out)).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--data", "digits"),
+        ("compare", "--data", "digits"),
+        ("tune", "--data", "digits", "--max-auc", "0.6"),
+        ("audit", "{p}"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    given = [part.replace("{p}", str(predictions(tmp_path, 0))) for part in arguments]
+    (tmp_path / "file").write_text("")
+    told = call(*given, "--out", str(tmp_path / "file" / "below"))
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "cannot write into --out" in told.stderr
+    assert "epoch" not in told.stderr
+    assert "is a file; expected a directory" in call(*given, "--out", str(tmp_path / "file")).stderr
+
+
+def test_a_new_place_is_not_made_by_looking(tmp_path: Path) -> None:
+    places.writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
