@@ -7,6 +7,7 @@ and loads like a model that does not.
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import get_args
 
@@ -41,6 +42,16 @@ class Criterion(_Settings):
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The `loss` in training mode, the plain cross-entropy in evaluation mode."""
         return self.loss(logits, targets) if self.training else functional.cross_entropy(logits, targets)
+
+
+def _below_guess(name: str, value: float, logits: torch.Tensor) -> None:
+    """A clear error if the mean loss is to be held above a guess's: gradient ascent would end in chaos."""
+    classes = logits.shape[-1]
+    if value > math.log(max(classes, 1)):
+        raise UserError(
+            f"got {name}={value:g} nats; with {classes} classes a guess has a loss of log {classes} = "
+            f"{math.log(max(classes, 1)):.3f}: expected less, such as {name}={math.log(max(classes, 1)) / 2:.2g}"
+        )
 
 
 class Alternating(Criterion):
@@ -79,21 +90,21 @@ class RelaxLoss(Alternating):
     >>> criterion = RelaxLoss(alpha=1.0)
     >>> for epoch in range(3):
     ...     criterion.set_epoch(epoch)  # before every epoch, as for DistributedSampler; a resumed run too
-    ...     loss = criterion(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+    ...     loss = criterion(torch.zeros(4, 10), torch.zeros(4, dtype=torch.int64))
 
     The epoch is the loop's to keep: it is in no state dict, and a criterion that was never told one refuses to train.
     Under an initialised `torch.distributed` the mean loss that chooses the branch is averaged over all ranks (one
     all-reduce of two numbers a step, in training mode only), so that the method means the same on 1 and on 8 devices.
 
     Args:
-        alpha: the target of the mean loss, in nats, >= 0; 0 is the plain cross-entropy bit for bit.
+        alpha: the target of the mean loss, in nats, from 0 (the plain cross-entropy bit for bit) to log C, a guess's.
         flatten: ``all`` (the paper, tabular data), ``misclassified`` (the paper, images), ``official`` (released code).
         upper: the bound on the true class's probability in the soft labels, in (0, 1].
         stop_gradient: whether the soft labels are constants, as in the paper; False is the ablation.
         process_group: the ranks that train one model together; by default all, as in `torch.nn.SyncBatchNorm`.
 
     Raises:
-        UserError: on wrong settings, and in training mode before the first `set_epoch`.
+        UserError: on wrong settings, and in training mode before the first `set_epoch`, or if alpha is above log C.
     """
 
     def __init__(
@@ -111,6 +122,7 @@ class RelaxLoss(Alternating):
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """`relaxloss.functional.relax_loss` at the epoch that was set."""
+        _below_guess("alpha", self.alpha, logits)
         return functional.relax_loss(
             logits,
             targets,
@@ -143,6 +155,7 @@ class CRL(Alternating):
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """RelaxLoss of the bounded logits at the epoch that was set."""
+        _below_guess("alpha", self.alpha, logits)
         return functional.crl_loss(
             logits,
             targets,
@@ -187,6 +200,7 @@ class Flooding(Criterion):
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The cross-entropy mirrored at the level."""
+        _below_guess("level", self.level, logits)
         return functional.flooding(logits, targets, level=self.level, per_sample=self.per_sample)
 
 

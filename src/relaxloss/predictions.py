@@ -186,6 +186,11 @@ def _kind_of(values: Floats, kind: Kind, at: str) -> tuple[Literal["probs", "log
             )
         seen = ": all lie in 0..1" + (", and every row sums to 1." if values.shape[1] > 1 else ".")
         return "probs", ["The numbers were taken as probabilities" + (", as said." if kind == "probs" else seen)]
+    if values.shape[1] > 1 and not outside.any() and not off.any():
+        raise UserError(
+            f"{at}expected logits, but all numbers lie in 0..1 and every row sums to 1: these are probabilities (say "
+            "--kind probs, or member_probs=)"
+        )
     said = "The numbers were taken as logits" + (", as said." if kind == "logits" else ": they are no probabilities.")
     if not outside.any() and values.shape[1] > 1:
         said += " But all lie in 0..1, and rows do not sum to 1: if each class has a probability of its own, normalise."
