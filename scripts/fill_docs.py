@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relaxloss import defenses, report
+from relaxloss import defenses, flags, report
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTER = ROOT / "results" / "poster" / "poster.json"
@@ -300,6 +300,12 @@ def tuned(path: Path) -> str:
     )
 
 
+def warnings_table(path: Path) -> str:
+    """The warnings about an evaluation, as the code has them."""
+    rows = [(f"`{check.name}`", check.raised_if, check.what_to_do) for check in flags.CHECKS]
+    return _table(("warning", "raised if", "what to do"), rows)
+
+
 def _interval(line: Any, name: str, factor: float, digits: int) -> str:
     value, low, high = (factor * line[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if value == value else "not measured"
@@ -320,6 +326,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "tuned": tuned,
     "benchmark": benchmark,
     "memguard": memguard,
+    "flags": warnings_table,
 }
 
 if __name__ == "__main__":

@@ -332,7 +332,10 @@ def test_sets_leave_out_what_the_game_does_not_allow_and_names_are_errors(blobs:
 def test_one_shadow_is_not_compared_with_itself(blobs: Dataset, tmp_path: Path) -> None:
     """It would choose a threshold that misleads: the balanced accuracy is not measured then."""
     spec = Experiment(
-        "blobs", attacks=("calibration", "loss"), shadows="same", recipe=Recipe(model="mlp:hidden=8", epochs=2)
+        "blobs",
+        attacks=("calibration", "loss"),
+        shadows="same",
+        recipe=Recipe(model="mlp:hidden=8", epochs=2, milestones=()),
     )  # type: ignore[arg-type]
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     found = rows[rows.measure == "balanced_accuracy"].set_index("attack")

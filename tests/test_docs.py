@@ -29,7 +29,7 @@ def test_a_changed_number_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert fill["KINDS"][block[2]](ROOT / block[3]) not in damaged
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/tuning.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/tuning.md", "docs/audit.md"])
 def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python runs by itself, top to bottom, in an empty directory."""
     monkeypatch.chdir(tmp_path)

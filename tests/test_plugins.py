@@ -117,3 +117,23 @@ def test_plugins_are_listed_compared_and_conform(environment: dict[str, str], tm
                 env=environment, capture_output=True, text=True, check=False, cwd=tests.parent,
             )  # fmt: skip
             assert name in done.stdout, f"{suite} does not pick {name} up:\n{done.stdout[-2000:]}"
+
+
+def test_a_plugin_that_cannot_be_loaded_keeps_nobody_from_the_others(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "my_attack.py").write_text("import no_such_module_at_all\n")
+    command = [sys.executable, "-m", "relaxloss", "list"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the plugin my_attack (my_attack) is left out: ModuleNotFoundError" in " ".join(done.stderr.split())
+    assert "scales the loss" in done.stdout
+
+
+def test_an_error_in_somebody_elses_code_is_not_called_ours(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "my_defense.py").write_text(DEFENSE.replace("* self.factor", "* self.no_such_field"))
+    command = [sys.executable, "-m", "relaxloss", "train", "--data", "stripes", "--defense", "louder", "--out", "m"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "defect of relaxloss" not in done.stderr
+    assert "my_defense.py, line 16, which is not relaxloss's" in done.stderr

@@ -97,6 +97,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert [each.name for each in path.parent.iterdir()] == ["table.csv"]
 
 
+def test_tied_weights_are_stored_under_each_name() -> None:
+    layer = torch.nn.Linear(3, 3)
+    tied = torch.nn.ModuleDict({"encoder": layer, "decoder": layer}).state_dict()
+    back = unpack_weights(pack_weights(tied))
+    assert back.keys() == tied.keys()
+    assert all(torch.equal(back[name], tied[name]) for name in tied)
+
+
 def test_arrays_and_weights_round_trip_without_pickle() -> None:
     arrays = {"x": np.arange(6.0).reshape(2, 3), "flags": np.array([True, False])}
     back = unpack_arrays(pack_arrays(arrays))

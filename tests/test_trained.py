@@ -139,6 +139,14 @@ def test_bad_models_and_shares_are_explained(blobs: Dataset, tmp_path: Path) -> 
         Trained.load(tmp_path)
     made = trained.train(blobs, recipe=TINY)
     made.save(tmp_path)
+    whole = (tmp_path / "network.safetensors").read_bytes()
+    other = trained.train(blobs, recipe=TINY, seed=1)
+    other.save(tmp_path / "other")
+    (tmp_path / "network.safetensors").write_bytes((tmp_path / "other" / "network.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"network.safetensors is not as it was saved with model.json"):
+        Trained.load(tmp_path)
+    (tmp_path / "network.safetensors").write_bytes(whole)
+    assert "sha256" not in Trained.load(tmp_path).card
     card = json.loads((tmp_path / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({key: value for key, value in card.items() if key != "defense"}))
     with pytest.raises(UserError, match=r"damaged.*defense"):

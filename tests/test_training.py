@@ -70,7 +70,7 @@ class Cut(Exception):
 
 
 def test_emulated_bf16_is_warned_of(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    half = replace(task, recipe=replace(task.recipe, precision="bf16", epochs=1))
+    half = replace(task, recipe=replace(task.recipe, precision="bf16", epochs=1, milestones=()))
     monkeypatch.setattr("relaxloss.training.native_bf16", lambda: False)
     with pytest.warns(UserWarning, match="without bf16 arithmetic.*take precision=float32"):
         fit(NONE, half)
@@ -155,6 +155,9 @@ def test_a_training_is_watched_on_a_quarter_of_its_size_and_a_shadow_not_at_all(
 def test_schedules() -> None:
     recipe = Recipe(epochs=10, schedule="cosine", lr=1.0)
     assert [recipe.learning_rate(e) for e in (0, 5)] == pytest.approx([1.0, 0.5])
+    with pytest.raises(UserError, match=r"milestones 50, 100 lie beyond its 10 epochs.*recipe.lasting\(10\)"):
+        Recipe(epochs=10)
+    assert Recipe().lasting(10) == Recipe(epochs=10, milestones=(4, 8))
     assert Recipe(schedule="constant").learning_rate(119) == 0.1
     assert [Recipe().learning_rate(e) for e in (49, 50, 100)] == pytest.approx([0.1, 0.01, 0.001])
 
@@ -176,7 +179,7 @@ def test_crop_flip_moves_and_mirrors_each_image_by_itself() -> None:
 
 
 def test_images_train_with_augmentation_and_channels_last(images: Dataset) -> None:
-    recipe = Recipe(model="resnet20:blocks=1,width=4", epochs=2, batch_size=20, augment="crop_flip")
+    recipe = Recipe(model="resnet20:blocks=1,width=4", epochs=2, milestones=(), batch_size=20, augment="crop_flip")
     task = Task.of(images, np.arange(40), recipe=recipe)
     last = fit(NONE, task)
     assert math.isfinite(last.history[-1]["train_loss"])

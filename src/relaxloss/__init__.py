@@ -1,7 +1,8 @@
 """Train classifiers that do not betray who was in their training data, and prove it.
 
 Use it: `train`, `compare`, `tune`, `audit`, `Experiment`, and the rooms `data`, `nn`, `functional`, `metrics`, `games`,
-`gradients`, `settings`. Extend it: `defenses.register`, `attacks.register`, `data.register`, `models.register`.
+`gradients`, `report`, `settings`. Extend it: `defenses.register`, `attacks.register`, `data.register` and
+`models.register`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,26 @@ from relaxloss.errors import MissingExtra, UserError
 from relaxloss.version import __version__
 
 if TYPE_CHECKING:
-    from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn, settings
+    from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn, report, settings
     from relaxloss.api import compare, tune
     from relaxloss.auditing import audit
     from relaxloss.plan import Experiment
     from relaxloss.task import Recipe
     from relaxloss.trained import Trained, train
 
-_ROOMS = ("attacks", "data", "defenses", "functional", "games", "gradients", "metrics", "models", "nn", "settings")
+_ROOMS = (
+    "attacks",
+    "data",
+    "defenses",
+    "functional",
+    "games",
+    "gradients",
+    "metrics",
+    "models",
+    "nn",
+    "report",
+    "settings",
+)
 _NAMES = {
     "audit": "relaxloss.auditing",
     "compare": "relaxloss.api",
@@ -59,6 +72,7 @@ __all__ = [
     "metrics",
     "models",
     "nn",
+    "report",
     "settings",
     "train",
     "tune",

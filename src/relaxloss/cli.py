@@ -89,8 +89,8 @@ def recipe_of(
     options |= {name: value for name, value in (("model", model), ("epochs", epochs)) if value is not None}
     for given in (dict(base or {}), options):
         if "epochs" in given and "milestones" not in given:
-            share = build(Recipe, {"epochs": given["epochs"]}).epochs / recipe.epochs
-            given["milestones"] = tuple(round(milestone * share) for milestone in recipe.milestones)
+            epochs = build(Recipe, {"epochs": given["epochs"], "schedule": "constant"}).epochs
+            given["milestones"] = recipe.lasting(epochs).milestones
         recipe = build(Recipe, {field.name: getattr(recipe, field.name) for field in fields_of(recipe)} | given)
     return recipe
 
@@ -121,7 +121,8 @@ def train(
     dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
     fitted_recipe = recipe_of(dataset, model, epochs, recipe)
     terminal = console(stderr=True)
-    terminal.print(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
+    if not quiet:
+        terminal.print(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
 
     def tell(progress: Any) -> None:
         if not quiet and (progress.epoch == progress.epochs or progress.epoch % max(1, progress.epochs // 10) == 0):

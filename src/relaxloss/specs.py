@@ -23,13 +23,14 @@ import pkgutil
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pydantic
 
-from relaxloss.errors import UserError, unknown
+from relaxloss.errors import UserError, told, unknown
 
 S = TypeVar("S", bound="Spec")
 PLUGINS = "relaxloss.plugins"
@@ -288,9 +289,16 @@ class Registry(Generic[S]):
 
 @functools.cache
 def load_plugins() -> tuple[str, ...]:
-    """Import every module that third parties offer under the entry-point group ``relaxloss.plugins``."""
+    """Import every module that third parties offer under the entry-point group ``relaxloss.plugins``.
+
+    One that cannot be imported is left out with a warning: it must not keep anybody from everything else.
+    """
     loaded = []
     for entry in importlib.metadata.entry_points(group=PLUGINS):
-        entry.load()
-        loaded.append(entry.name)
+        try:
+            entry.load()
+        except Exception as error:
+            warnings.warn(f"the plugin {entry.name} ({entry.value}) is left out: {told(error)}", stacklevel=2)
+        else:
+            loaded.append(entry.name)
     return tuple(loaded)

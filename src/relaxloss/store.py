@@ -221,8 +221,10 @@ def unpack_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def pack_weights(state: Mapping[str, torch.Tensor]) -> bytes:
-    """A state dict → safetensors bytes."""
-    packed: bytes = safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in state.items()})
+    """A state dict → safetensors bytes. Tied weights are written once under each of their names."""
+    packed: bytes = safetensors.torch.save(
+        {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
+    )
     return packed
 
 

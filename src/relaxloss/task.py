@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
@@ -46,6 +46,22 @@ class Recipe(Spec):
     augment: Literal["none", "crop_flip"] = "none"
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        late = [milestone for milestone in self.milestones if milestone > self.epochs]
+        if self.schedule == "milestones" and late:
+            raise UserError(
+                f"recipe: milestones {', '.join(map(str, late))} lie beyond its {self.epochs} epochs, so that the "
+                f"learning rate would never fall there; give milestones=(...), or take recipe.lasting({self.epochs}), "
+                "which keeps the schedule's shape"
+            )
+
+    def lasting(self, epochs: int) -> Recipe:
+        """The same recipe for another number of epochs: milestones move in proportion."""
+        share = epochs / self.epochs
+        milestones = tuple(round(milestone * share) for milestone in self.milestones)
+        return replace(self, epochs=epochs, milestones=milestones)
 
     @staticmethod
     def default(dataset: Dataset) -> Recipe:

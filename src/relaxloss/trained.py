@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -86,12 +87,15 @@ class Trained:
     def save(self, folder: Path | str) -> None:
         """Write the model: safetensors and JSON, no pickle; what must not be shipped goes into ``private``."""
         folder = Path(folder)
-        write_atomically(folder / NETWORK, pack_weights(self.network.state_dict()))
+        weights = {NETWORK: pack_weights(self.network.state_dict())}
         if self.release is not self.network:
-            write_atomically(folder / RELEASE, pack_weights(self.release.state_dict()))
+            weights[RELEASE] = pack_weights(self.release.state_dict())
+        for name, content in weights.items():
+            write_atomically(folder / name, content)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()}
         write_atomically(folder / SPLIT, pack_arrays(self.split))
         write_atomically(folder / HISTORY, self.history.to_csv(index=False))
-        write_atomically(folder / CARD, json.dumps(self.card | {"facts": self.facts}, indent=2))
+        write_atomically(folder / CARD, json.dumps(self.card | {"facts": self.facts, "sha256": digests}, indent=2))
 
     @staticmethod
     def load(folder: Path | str) -> Trained:
@@ -99,7 +103,8 @@ class Trained:
         folder = Path(folder)
         try:
             card = json.loads((folder / CARD).read_text())
-            state = unpack_weights((folder / NETWORK).read_bytes())
+            weights = _weights(folder, card.pop("sha256", {}))
+            state = unpack_weights(weights[NETWORK])
             split = unpack_arrays((folder / SPLIT).read_bytes())
             history = pd.read_csv(folder / HISTORY)
             defense = defenses.parse(card["defense"])
@@ -114,10 +119,23 @@ class Trained:
         network = make_network(defense.trainer, encoder, tuple(card["shape"]), card["num_classes"], recipe, 0)
         network.load_state_dict(state)
         release = defense.release(network.eval(), None).eval()
-        if (folder / RELEASE).exists():
-            release.load_state_dict(unpack_weights((folder / RELEASE).read_bytes()))
+        if RELEASE in weights:
+            release.load_state_dict(unpack_weights(weights[RELEASE]))
         facts = card.pop("facts", {})
         return Trained(release, network, history, facts, split, card)
+
+
+def _weights(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
+    """The weights' files, as they were saved; a model of a version that wrote no digests is taken as it is."""
+    names = [name for name in (NETWORK, RELEASE) if name in digests or name == NETWORK or (folder / name).exists()]
+    found = {name: (folder / name).read_bytes() for name in names}
+    for name, content in found.items():
+        if digests and hashlib.sha256(content).hexdigest() != digests.get(name):
+            raise UserError(
+                f"{folder}: {name} is not as it was saved with {CARD} (damaged, or of another model); copy the whole "
+                "directory again, or train again"
+            )
+    return found
 
 
 def _same_code(recipe: Recipe, saved: Mapping[str, Any], folder: Path) -> None:

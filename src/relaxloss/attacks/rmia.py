@@ -4,7 +4,7 @@ Threat model: black-box; the attacker knows the label, has shadow models (few ar
 knows to be in no model: the game's reference set.
 
 Differences from the paper: one query instead of 18 augmented ones; the offline `a` is tuned on a shadow, if there are
-two (else it is 0.3, which the paper reports for CIFAR-10 [?]); equal shares are ordered by the sample's own ratio,
+two (else it is 0.3, which the paper reports for CIFAR-10); equal shares are ordered by the sample's own ratio,
 since a population of a few hundred could not resolve a false-positive rate of 0.1 %.
 """
 
