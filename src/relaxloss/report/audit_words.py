@@ -72,22 +72,24 @@ def sentences(audit: Audit) -> list[str]:
 
 
 def doubts(audit: Audit) -> list[str]:
-    """What must be settled before any number of this audit means something; empty if nothing."""
-    raised, said = {flag.name: flag for flag in audit.flags}, []
-    if "auc_below_half" in raised:
+    """What must be settled before any number of this audit means something; empty if nothing.
+
+    An attack below one half beside another above it is a leak in the other direction, and no more than a flag.
+    """
+    raised = {flag.name: flag for flag in audit.flags}
+    if flag := raised.get("no_better_than_chance"):
+        return [
+            f"The labels seem to belong to other rows or other columns: {flag.detail}. {flag.what_to_do} Until then no "
+            "number here says anything about the model."
+        ]
+    if "auc_below_half" in raised and audit.worst["auc_low"] <= 0.5:
         lowest = measured(audit)[-1]
-        said.append(
+        return [
             f"Members and non-members seem to be swapped: the attack {lowest['attack'].replace('_', ' ')} has an AUC "
             f"of {lowest['auc']:.3f}, below guessing, so that who turns it around has {1 - lowest['auc']:.3f}. Check "
             "which samples the model was trained on before anything else here is believed."
-        )
-    if "no_better_than_chance" in raised:
-        flag = raised["no_better_than_chance"]
-        said.append(
-            f"The labels seem to belong to other rows or other columns: {flag.detail}. {flag.what_to_do} Until then no "
-            "number here says anything about the model."
-        )
-    return said
+        ]
+    return []
 
 
 def lines(audit: Audit) -> dict[str, dict[str, Any]]:
