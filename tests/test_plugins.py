@@ -137,3 +137,33 @@ def test_an_error_in_somebody_elses_code_is_not_called_ours(environment: dict[st
     assert done.returncode == 1
     assert "defect of relaxloss" not in done.stderr
     assert "my_defense.py, line 16, which is not relaxloss's" in done.stderr
+
+
+SCRIPT = (
+    DEFENSE
+    + DATA
+    + """
+import relaxloss as rl
+from torch import nn
+from relaxloss.engine import Engine
+
+def net(shape, classes):
+    return nn.Linear(shape[0], classes)
+
+if __name__ == "__main__":
+    recipe = rl.Recipe(model="__main__:net", epochs=3, milestones=())
+    experiment = rl.Experiment("stripes", defenses=("none", "louder"), attacks=("loss",), recipe=recipe)
+    here = rl.compare(experiment, "here", engine=Engine("inprocess"))
+    there = rl.compare(experiment, "there", engine=Engine("processes", 2))
+    assert here.rows.equals(there.rows)
+    print(len(there.rows), "rows")
+"""
+)
+
+
+def test_a_script_that_registers_everything_itself_runs_in_worker_processes(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" rows\n")

@@ -66,9 +66,9 @@ def run(
     """
     watch, engine = watch or Quiet(), engine or Engine()
     dataset = data if data is not None else load_data(experiment)
-    reference = dataset if data is not None else Reference(
-        experiment.dataset, experiment.label, experiment.drop, dataset.fingerprint
-    )  # fmt: skip
+    reference: Dataset | Reference = dataset
+    if data is None and data_sets.known_to_workers(experiment.dataset):
+        reference = Reference(experiment.dataset, experiment.label, experiment.drop, dataset.fingerprint)
     plan = Plan(experiment, dataset, reference)
     kept = Store(Path(out) / "store" if store is None else Path(store))
     started = time.time()

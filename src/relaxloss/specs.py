@@ -287,6 +287,11 @@ class Registry(Generic[S]):
         return build(self[str(given["name"])], rest)
 
 
+def plugin_modules() -> set[str]:
+    """The modules that `load_plugins` imports."""
+    return {entry.module for entry in importlib.metadata.entry_points(group=PLUGINS)}
+
+
 @functools.cache
 def load_plugins() -> tuple[str, ...]:
     """Import every module that third parties offer under the entry-point group ``relaxloss.plugins``.

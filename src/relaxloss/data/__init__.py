@@ -1,8 +1,20 @@
 """Data sets: the field's own, any prepared file in the data directory, and a user's CSV, Parquet or NPZ."""
 
 from relaxloss.data.base import Column, Dataset, Encoder, Source, directory, sources
-from relaxloss.data.loading import listing, load, missing
+from relaxloss.data.loading import known_to_workers, listing, load, missing
 
 register = sources.register
 
-__all__ = ["Column", "Dataset", "Encoder", "Source", "directory", "listing", "load", "missing", "register", "sources"]
+__all__ = [
+    "Column",
+    "Dataset",
+    "Encoder",
+    "Source",
+    "directory",
+    "known_to_workers",
+    "listing",
+    "load",
+    "missing",
+    "register",
+    "sources",
+]

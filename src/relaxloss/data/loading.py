@@ -10,6 +10,7 @@ from pathlib import Path
 from relaxloss.data import files, prepared
 from relaxloss.data.base import Dataset, directory, sources
 from relaxloss.errors import UserError, unknown
+from relaxloss.specs import plugin_modules
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
 
@@ -67,6 +68,15 @@ def missing(name_or_path: str | os.PathLike[str], *, folder: str | os.PathLike[s
     if source is not None and (source.embedded or (home / source.file()).is_file()):
         return None
     return path
+
+
+def known_to_workers(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether another process can `load` it: not if a script of the user's own registered it."""
+    name = os.fspath(name_or_path)
+    if _is_path(name) or name not in sources.names():
+        return True
+    module = sources[name].__module__
+    return any(module == known or module.startswith(f"{known}.") for known in ("relaxloss", *plugin_modules()))
 
 
 def _is_path(name: str) -> bool:

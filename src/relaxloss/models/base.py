@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BeforeValidator, InstanceOf
 from torch import nn
@@ -43,13 +43,18 @@ class Custom(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "source", digest(self._load()))
+        function = self._load()
+        object.__setattr__(self, "source", digest(function))
+        if self.function.startswith("__main__:"):  # which is another module in a worker process: take it along
+            object.__setattr__(self, "_own", function)
 
     def __str__(self) -> str:
         return self.function
 
     def _load(self) -> Callable[..., Any]:
         """Import the function; the current directory counts as importable."""
+        if "_own" in vars(self):
+            return cast(Callable[..., Any], vars(self)["_own"])
         module_name, _, attribute = self.function.partition(":")
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
