@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from relaxloss import cli, data, defenses, games, models, report
+from relaxloss import data, defenses, games, models, report
 from relaxloss.data.base import sources
 from relaxloss.report import charts
 from relaxloss.store import write_atomically
@@ -94,7 +94,7 @@ def core_hours(entry: Entry) -> float:
         share = 1 - game.reference - game.test
         members, networks, plain = int(size * share * (1 if game.canaries else 0.5)), game.models, game.models
     listed = spec.get("defenses", ["none"])
-    chosen = cli.defense_list(",".join(listed)) if isinstance(listed[0], str) else map(defenses.parse, listed)
+    chosen = defenses.parse_list(",".join(listed)) if isinstance(listed[0], str) else map(defenses.parse, listed)
     trainers = {defense.trainer for defense in chosen}
     work = sum(networks * trainer.effort for trainer in trainers)
     if spec.get("shadows", "both") != "same" and defenses.NONE not in trainers:

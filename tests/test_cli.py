@@ -155,11 +155,11 @@ def test_a_users_own_table(tmp_path: Path) -> None:
 
 
 def test_a_sweep_has_the_settings_that_the_classes_and_epochs_allow() -> None:
-    few = cli.swept(cli.defense_list("all", 2), 2, 20)
+    few = defenses.swept(defenses.parse_list("all", 2), 2, 20)
     assert {each.level for each in few if each.name == "flooding"} == {0.35, 0.1, 0.2, 0.5}
     assert {each.alpha for each in few if each.name == "relaxloss"} == {0.35, 0.1, 0.2, 0.5}
     assert {each.epoch for each in few if each.name == "early_stopping"} == {5, 10, 15, 20}
-    many = cli.swept(cli.defense_list("all", 30), 30, 300)
+    many = defenses.swept(defenses.parse_list("all", 30), 30, 300)
     assert {each.alpha for each in many if each.name == "crl"} == {0.1, 0.2, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0}
     assert {each.epoch for each in many if each.name == "early_stopping"} == set(early_stopping.CURVE)
     assert few[0] == many[0] == defenses.NONE

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relaxloss import attacks
+from relaxloss import attacks, defenses
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.base import Needs
 from relaxloss.data import Dataset
@@ -147,8 +147,19 @@ def test_every_part_of_the_specification_is_in_the_key(blobs: Dataset) -> None:
     assert same.train_key(SPEC.defenses[1], 0, 0) == base, "attacks and shadow modes are no part of a training"
 
 
+def test_lists_are_read_as_the_command_line_reads_them() -> None:
+    written = Experiment("blobs", defenses="none,relaxloss:alpha=0.8,upper=0.3", attacks="paper,lira_offline")  # type: ignore[arg-type]
+    assert [str(each) for each in written.defenses] == ["none", "relaxloss:alpha=0.8,upper=0.3"]
+    assert written.attacks == (*attacks.parse_list("paper"), attacks.parse("lira_offline"))
+    mixed = Experiment("blobs", defenses=("all", RelaxLoss(alpha=0.3)), attacks=("whitebox", attacks.parse("loss")))  # type: ignore[arg-type]
+    assert mixed.defenses == (*defenses.parse_list("all"), RelaxLoss(alpha=0.3))
+    assert len(mixed.attacks) == 5
+
+
 def test_random_halves_make_every_model_a_target(blobs: Dataset, tmp_path: Path) -> None:
-    spec = replace(SPEC, game="random_halves:models=4", attacks=("loss",), recipe=replace(TINY, epochs=15))  # type: ignore[arg-type]
+    spec = replace(
+        SPEC, game="random_halves:models=4", attacks=("loss",), recipe=replace(TINY, epochs=15, milestones=())
+    )  # type: ignore[arg-type]
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     asked = Plan(spec, blobs, blobs).designs[0].asked
     assert pick(rows, defense="none", measure="auc", attack="loss", adaptive=True)["n"] == 4 * len(asked)
@@ -257,7 +268,9 @@ def test_a_damaged_result_is_made_again_within_the_run(
 
 
 def test_a_defense_that_never_acted_is_said_to_be_idle(blobs: Dataset, tmp_path: Path) -> None:
-    short = replace(SPEC, defenses=("relaxloss:alpha=0.01",), attacks=("loss",), recipe=replace(TINY, epochs=2))  # type: ignore[arg-type]
+    short = replace(
+        SPEC, defenses=("relaxloss:alpha=0.01",), attacks=("loss",), recipe=replace(TINY, epochs=2, milestones=())
+    )  # type: ignore[arg-type]
     flags = {flag.name: flag for flag in run(short, tmp_path, data=blobs).flags}
     assert "never to alpha=0.01" in flags["idle_defense"].detail
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from relaxloss import cli, defenses
+from relaxloss import defenses
 from relaxloss.plan import Experiment, attacks_for
 from relaxloss.specs import build
 
@@ -39,7 +39,7 @@ def experiment_of(path: Path) -> Experiment:
     if isinstance(fields["attacks"], str):
         fields["attacks"] = attacks_for(fields["attacks"], build(Experiment, {"dataset": "d"}).game)[0]
     if isinstance(fields["defenses"][0], str):
-        fields["defenses"] = cli.defense_list(",".join(fields["defenses"]))
+        fields["defenses"] = defenses.parse_list(",".join(fields["defenses"]))
     return build(Experiment, fields)
 
 

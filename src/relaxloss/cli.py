@@ -190,6 +190,7 @@ def compare(
     """Compare defenses on a data set: accuracy against leakage, with every attack, in one report."""
     from relaxloss import api, games, places, report, settings
     from relaxloss import data as data_sets
+    from relaxloss import defenses as defense_room
     from relaxloss.engine import Engine
     from relaxloss.experiment import Quiet
     from relaxloss.plan import Experiment, attacks_for
@@ -229,11 +230,15 @@ def compare(
     if setting and ready is not None:
         fields["defenses"] = of_setting(ready, defenses, dataset.num_classes)
     elif defenses is not None or ready is not None:
-        fields["defenses"] = defense_list(defenses if defenses is not None else str(ready), dataset.num_classes)
+        fields["defenses"] = defense_room.parse_list(
+            defenses if defenses is not None else str(ready), dataset.num_classes
+        )
     elif "defenses" not in fields:
-        fields["defenses"] = tuple(each.below_guess(dataset.num_classes) for each in defense_list("none,relaxloss"))
+        fields["defenses"] = tuple(
+            each.below_guess(dataset.num_classes) for each in defense_room.parse_list("none,relaxloss")
+        )
     if sweep:
-        fields["defenses"] = swept(fields["defenses"], dataset.num_classes, fields["recipe"].epochs)
+        fields["defenses"] = defense_room.swept(fields["defenses"], dataset.num_classes, fields["recipe"].epochs)
     experiment = build(Experiment, fields)
     directory = out or Path("runs") / (setting or dataset.name)
     places.writable(directory)
@@ -352,26 +357,6 @@ def _same_data(run: Path, dataset: Any) -> None:
         )
 
 
-def defense_list(text: str, num_classes: int | None = None) -> tuple[Any, ...]:
-    """Defenses from a comma-separated list.
-
-    ``all`` stands for every installed one at its default, no defense first; ablations are named one by one. A default
-    in nats that is above a guess's loss with so many classes is halfway to it instead.
-    """
-    from relaxloss import defenses
-    from relaxloss.specs import split_list
-
-    found: list[Any] = []
-    for piece in split_list(text):
-        if piece == "all":
-            every = [defenses.parse(cls.name) for cls in defenses.defenses if not cls.ablation]
-            every = [each.below_guess(num_classes) if num_classes else each for each in every]
-            found += [defenses.NONE, *_installed(every)]
-        else:
-            found.append(defenses.parse(piece))
-    return tuple(dict.fromkeys(found))
-
-
 def of_setting(ready: str, chosen: str | None, num_classes: int) -> tuple[Any, ...]:
     """A setting's defenses that are installed; or the chosen ones, where a bare name is as the setting has it."""
     from relaxloss import defenses
@@ -379,37 +364,10 @@ def of_setting(ready: str, chosen: str | None, num_classes: int) -> tuple[Any, .
 
     own = {defense.name: defense for defense in map(defenses.parse, split_list(ready))}
     if chosen is None:
-        return tuple(_installed(list(own.values())))
+        return tuple(defenses.installed(own.values()))
     found: list[Any] = []
     for piece in split_list(chosen):
-        found += [own[piece]] if piece in own else defense_list(piece, num_classes)
-    return tuple(dict.fromkeys(found))
-
-
-def _installed(found: list[Any]) -> list[Any]:
-    """Those whose optional dependency is there; the others are said."""
-    kept = []
-    for defense in found:
-        if not defense.installed:
-            console(stderr=True).print(
-                f"{defense.name} is left out: {defense.requires} is not installed", soft_wrap=True
-            )
-        else:
-            kept.append(defense)
-    return kept
-
-
-def swept(given: Any, num_classes: int, epochs: int) -> tuple[Any, ...]:
-    """Each defense followed by every setting of its sweep that so many classes and epochs can have."""
-    import dataclasses
-
-    from relaxloss import defenses
-
-    found: list[Any] = []
-    for defense in (defenses.parse(item) for item in given):
-        found.append(defense)
-        points = [dataclasses.replace(defense, **settings) for settings in defense.sweep]
-        found += [point for point in points if not point.above_guess(num_classes) and (point.snapshot or 0) <= epochs]
+        found += [own[piece]] if piece in own else defenses.parse_list(piece, num_classes)
     return tuple(dict.fromkeys(found))
 
 

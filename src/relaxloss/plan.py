@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, InstanceOf, NonNegativeInt
 
+from relaxloss import defenses as defense_room
 from relaxloss import seeds, signals, training
-from relaxloss.attacks import Attack, AttackField, parse_list
+from relaxloss.attacks import SETS, Attack, AttackField, parse_list
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, Composed, Defense, DefenseField
 from relaxloss.errors import MissingExtra, UserError, unknown
@@ -30,14 +31,25 @@ def _recipe(given: Any) -> Any:
     return build(Recipe, given) if isinstance(given, Mapping) else given
 
 
+def _read_list(given: Any, parse: Callable[[str], Any], sets: Collection[str]) -> Any:
+    """A list as the command line takes it, or its items, some of which are names of sets (``paper``, ``all``)."""
+    if isinstance(given, (list, tuple)) and any(isinstance(each, str) and each in sets for each in given):
+        return tuple(one for each in given for one in (parse(each) if isinstance(each, str) else (each,)))
+    return parse(given) if isinstance(given, str) else given
+
+
+_read_defenses = functools.partial(_read_list, parse=defense_room.parse_list, sets=("all",))
+_read_attacks = functools.partial(_read_list, parse=parse_list, sets=(*SETS, "all"))
+
+
 @dataclass(frozen=True)
 class Experiment(Spec):
     """What is compared on what.
 
     Attributes:
         dataset: a data set's name, or the path of a user's file; ``label`` and ``drop`` are for the latter.
-        defenses: specs as objects, strings or dicts; ``a+b`` composes.
-        attacks: likewise.
+        defenses: specs as objects, strings or dicts, or one string as the command line takes it; ``a+b`` composes.
+        attacks: likewise; sets such as ``paper`` stand for their members.
         game: who is in which model, `FiveFolds` or `RandomHalves`.
         recipe: None: the paper's for this kind of data.
         shadows: ``same`` (adaptive), ``undefended``, or both side by side.
@@ -49,8 +61,10 @@ class Experiment(Spec):
     """
 
     dataset: str
-    defenses: tuple[DefenseField, ...] = (NONE,)
-    attacks: tuple[AttackField, ...] = field(default_factory=functools.partial(parse_list, "blackbox"))
+    defenses: Annotated[tuple[DefenseField, ...], BeforeValidator(_read_defenses)] = (NONE,)
+    attacks: Annotated[tuple[AttackField, ...], BeforeValidator(_read_attacks)] = field(
+        default_factory=functools.partial(parse_list, "blackbox")
+    )
     game: GameField = field(default_factory=FiveFolds)
     recipe: Annotated[InstanceOf[Recipe] | None, BeforeValidator(_recipe)] = None
     shadows: Shadows = "both"

@@ -12,6 +12,7 @@ from relaxloss.defenses.early_stopping import EarlyStopping
 from relaxloss.defenses.flooding import Flooding
 from relaxloss.defenses.hamp import HAMP
 from relaxloss.defenses.label_smoothing import LabelSmoothing
+from relaxloss.defenses.lists import installed, parse_list, swept
 from relaxloss.defenses.memguard import MemGuard
 from relaxloss.defenses.relaxloss import RelaxLoss, UnstoppedRelaxLoss
 from relaxloss.defenses.selena import Selena
@@ -40,6 +41,9 @@ __all__ = [
     "Selena",
     "UnstoppedRelaxLoss",
     "defenses",
+    "installed",
     "parse",
+    "parse_list",
     "register",
+    "swept",
 ]
