@@ -5,7 +5,7 @@ asked samples themselves are in some of the shadows. Offline: they need be in no
 Images are asked under 18 flips and shifts, and the queries' scores are averaged (a game's augmented queries).
 
 Differences from the paper's code: see `relaxloss.attacks.functional.lira`; one spread for all samples with fewer than
-64 shadows. With few shadows all of that is noisy: 16 or more are worth having.
+63 shadows (64 models, one of them attacked). With few shadows all of that is noisy: 16 or more are worth having.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Lira(Attack):
 
     Attributes:
         statistic: t: ``logit_margin``, the paper's, or ``hinge``, which the largest other logit alone decides.
-        variance: ``global``: one spread for all samples; ``sample``: each its own; ``auto``: its own from 64 shadows.
+        variance: ``global``: one spread for all samples; ``sample``: each its own; ``auto``: its own from 63 shadows.
     """
 
+    version: ClassVar[int] = 2
     about: ClassVar[str] = "likelihood ratio of the margin, in against out of the shadows (Carlini 2022)"
     needs: ClassVar[Needs] = Needs(shadows=1, aligned=True, queries=("plain", "augmented"), rehearsal=2)
     online: ClassVar[bool] = True

@@ -19,7 +19,7 @@ from relaxloss.attacks.functional.shapes import Bools, Floats
 from relaxloss.errors import UserError
 
 Variance = Literal["auto", "global", "sample"]
-ENOUGH = 64  # shadows from which a spread of each sample's own beats one for all (Carlini 2022, section VI)
+ENOUGH = 63  # shadows from which a spread of each sample's own beats one for all: 64 models (Carlini 2022, section VI)
 
 
 class _Group(NamedTuple):
@@ -45,9 +45,10 @@ def lira(
     ``(t - mu_out) / sigma_out``, the z value whose ``Phi`` is the paper's score: Phi would tie at 1 from z = 8.3.
 
     ``variance="global"`` takes one sigma_in and one sigma_out (per query) from all samples, ``"sample"`` each sample's
-    own, ``"auto"`` the sample's own from 64 shadows on. A sample's own spread that is zero or undefined (fewer than two
-    shadows) gives way to the global one, a global one to the other group's, and at last to 1. A sample without shadows
-    in one group takes the other group's mean, shifted by the mean difference of the groups over the other samples.
+    own, ``"auto"`` the sample's own from 63 shadows on: 64 models, one of them attacked. A sample's own spread that is
+    zero or undefined (fewer than two shadows) gives way to the global one, a global one to the other group's, and at
+    last to 1. A sample without shadows in one group takes the other group's mean, shifted by the mean difference of the
+    groups over the other samples.
     Infinite statistics count as one unit beyond the most extreme finite one of target and shadows.
 
     Raises UserError for NaN, shapes that do not fit, online without any IN or any OUT, offline without any OUT.
