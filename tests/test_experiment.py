@@ -262,7 +262,7 @@ def test_a_damaged_result_is_made_again_within_the_run(
         path.write_bytes(path.read_bytes() + b"x")
     if stage == "signals":  # nothing reads signals while the scores made of them are there
         shutil.rmtree(tmp_path / "run" / "store" / "scores")
-    with pytest.warns(UserWarning, match="is damaged; it is removed and made again"):
+    with pytest.warns(UserWarning, match="is damaged; it will be made again"):
         rows = run(SPEC, tmp_path / "run", data=blobs, engine=Engine("inprocess")).rows
     pd.testing.assert_frame_equal(rows, done[1], check_exact=True)
 

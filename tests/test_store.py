@@ -45,7 +45,9 @@ def test_a_damaged_entry_is_never_trusted(tmp_path: Path, damage: str) -> None:
         (folder / "manifest.json").unlink()
     with pytest.warns(UserWarning, match="damaged"):
         assert store.get("train", "k") is None
-    store.put("train", "k", {"a": b"new"}, {})
+    assert folder.exists(), "a reader removes nothing"
+    with pytest.warns(UserWarning, match="damaged"):
+        store.put("train", "k", {"a": b"new"}, {})
     assert store.get("train", "k") == {"a": b"new"}
 
 

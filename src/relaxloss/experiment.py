@@ -80,7 +80,7 @@ def run(
                 seconds = time.time() - started
                 result = collect(sound, kept, out=Path(out), seconds=seconds)
                 break
-            except MissingEntry:  # it was damaged, and is removed by now: make it again, with others like it
+            except MissingEntry:  # it was damaged: remove it, with others like it, and make them again
                 repair(kept)
                 if attempt == REPAIRS:
                     raise

@@ -191,7 +191,7 @@ class Plan:
                 found.append(
                     TrainJob(
                         key, self.reference, self.experiment.game, seed, row, trainer, self.recipe, missing, stored,
-                        store.scratch(key),
+                        store.scratch(key).absolute(),
                     )
                 )  # fmt: skip
         found.sort(key=lambda job: -job.work)  # the longest first, so that no core is left with one at the end

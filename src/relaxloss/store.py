@@ -34,7 +34,7 @@ SCRATCH = "scratch"
 
 
 class MissingEntry(UserError):
-    """An entry that must be there is not: it was damaged, and removed."""
+    """An entry that must be there is not, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,11 @@ class Store:
 
     def put(self, stage: str, key: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
         """Store an entry; one that is already there and sound is kept."""
-        if self.get(stage, key) is not None:
-            return
         final = self.path(stage, key)
+        if final.exists():
+            if self.get(stage, key) is not None:
+                return
+            shutil.rmtree(final, ignore_errors=True)
         part = final.with_name(f"{key}.{os.getpid()}.part")
         try:
             part.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,10 @@ class Store:
         shutil.rmtree(self.scratch(key), ignore_errors=True)
 
     def get(self, stage: str, key: str) -> dict[str, bytes] | None:
-        """The entry's files, verified; None if there is none. A damaged entry is removed, with a warning."""
+        """The entry's files, verified; None if there is none, or with a warning if it is damaged.
+
+        Nothing is removed: the reader may be a worker, or another machine that cannot see the whole file yet.
+        """
         path = self.path(stage, key)
         try:
             manifest = json.loads((path / MANIFEST).read_text())
@@ -121,8 +126,7 @@ class Store:
         ]
         if files and not wrong:
             return files
-        warnings.warn(f"store: entry {stage}/{key} is damaged; it is removed and made again", stacklevel=2)
-        shutil.rmtree(path, ignore_errors=True)
+        warnings.warn(f"store: entry {stage}/{key} is damaged; it will be made again", stacklevel=2)
         return None
 
     def has(self, stage: str, key: str) -> bool:
