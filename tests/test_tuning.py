@@ -172,6 +172,7 @@ def test_unmeetable_bounds_end_at_the_least_leaky_setting() -> None:
 
 def test_ranges_round_within_themselves_and_a_given_strength_is_tried() -> None:
     assert first(Range(0.1, 3.0), given=1.0) == (0.1, 0.311, 1.0, 3.0)
+    assert first(Range(0.1, 3.0), given=1.0, grid=2) == (0.1, 1.0)
     assert first(Range(0.1, 0.9)) == (0.1, 0.367, 0.633, 0.9)
     assert first(Range(0.1, 3.0), given=7.0) == first(Range(0.1, 3.0))
     whole = Range(5, 250, whole=True)

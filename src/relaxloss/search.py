@@ -98,16 +98,13 @@ class Goal:
 def first(range_: Range, given: float | None = None, grid: int = GRID) -> tuple[float, ...]:
     """The strengths to try at first: an even grid, of which the inner point nearest to `given` is moved onto it.
 
-    So a strength that somebody set by hand is always among those compared.
+    Of a grid of two, which has none, the nearest end is. So a strength that somebody set by hand is always among those compared.
     """
     found = [range_.at(step / (grid - 1)) for step in range(grid)]
     if given is not None and range_.low < given < range_.high:
         place = range_.place(given)
-        inner = range(1, grid - 1)
-        nearest = min(inner, key=lambda step: abs(step / (grid - 1) - place), default=None)
-        found += [given]
-        if nearest is not None:
-            del found[nearest]
+        movable = range(1, grid - 1) or range(grid)
+        found[min(movable, key=lambda step: abs(step / (grid - 1) - place))] = given
     return tuple(sorted(set(found)))
 
 
