@@ -24,12 +24,18 @@ ICD9 = [str(code) for code in range(250, 295)] + ["V45", "V57", "E878", "V10", "
         ([*NUMBERS, "<0.3"], "57 different numbers and also '<0.3'; expected numbers only"),
         ([*NUMBERS, "-"], "and also '-'"),
         ([*NUMBERS, *NUMBERS, "-", "?"], "and also '-', '?'"),
-        (COMMAS, "decimal comma; expected a decimal point: write 61.9 for 61,9"),
-        ([*COMMAS, "unknown"], "decimal comma and also 'unknown'"),
+        ([*map(str, range(20, 50)), "<20", ">90", "unknown"], "30 different numbers and also '<20', '>90', 'unknown'"),
+        (COMMAS, "numbers written as '0,3'; expected plain ones: a point before decimals"),
+        ([*COMMAS, "unknown"], "numbers written as '0,3' and also 'unknown'"),
+        ([f"{value:,}" for value in range(1234, 2_000_000, 54321)], "numbers written as '1,033,333'"),
+        (
+            [f"{value:,}".replace(",", ".") for value in range(10**6, 2 * 10**6, 54321)],
+            "numbers written as '1.000.000'",
+        ),
+        ([f"{value}%" for value in range(20)], "no per cent sign; if they are codes"),
         ([f"{day:%d.%m.%Y}" for day in DAYS], "dates as text ('01.01.2020', ...); expected YYYY-MM-DD"),
         ([f"{day:%m/%d/%y}" for day in DAYS], "dates as text"),
         ([*[f"{day:%Y-%m-%d}" for day in DAYS], "soon"], "but for 'soon'"),
-        ([f"{day:%Y-%m-%d %H:%M}" for day in DAYS], "dates as text"),
     ],
 )
 def test_what_was_meant_is_said(values: list[str], said: str) -> None:
@@ -46,6 +52,7 @@ def test_what_was_meant_is_said(values: list[str], said: str) -> None:
         ["1,2", "2,3"],  # ranges
         ["[0-10)", "[10-20)", "[20-30)"],
         ["12.03.2020"],
+        [f"{a}-{b}-0{c}" for a in range(1, 4) for b in range(1, 4) for c in range(1, 4)],
         [""],
     ],
 )
@@ -78,15 +85,28 @@ def test_dates_as_pandas_reads_them_are_those_of_the_file(tmp_path: Path) -> Non
     table.to_csv(tmp_path / "p.csv", index=False)
     found = data.load(tmp_path / "p.csv", label="ill")
     np.testing.assert_array_equal(files.encode(pd.read_csv(tmp_path / "p.csv"), found.columns), found.x)
-    with pytest.raises(UserError, match="'born' holds text"):
+    with pytest.raises(UserError, match=r"'born' holds text; the model was trained on dates \(YYYY-MM-DD\)"):
         files.encode(table.assign(born="1 May"), found.columns)
+    gap = files.encode(table.assign(born=["", *table["born"][1:]]), found.columns)
+    np.testing.assert_array_equal(gap, [[np.nan], *found.x[1:]])
+    with pytest.raises(UserError, match="'born' holds text; the model was trained on numbers"):
+        files.encode(table, (data.Column("born"),))
+    table.to_parquet(tmp_path / "p.parquet")  # where they are text
+    np.testing.assert_array_equal(data.load(tmp_path / "p.parquet", label="ill").x, found.x)
+
+
+def test_declared_categories_are_what_they_are_declared_to_be(tmp_path: Path) -> None:
+    codes = pd.Categorical([*map(str, range(20)), "other"])
+    pd.DataFrame({"code": codes, "ill": np.arange(21) % 2}).to_parquet(tmp_path / "p.parquet")
+    assert data.load(tmp_path / "p.parquet", label="ill").columns[0].categories is not None
 
 
 def test_a_column_of_unknown_values_is_warned_of() -> None:
     known = (data.Column("ward", ("a", "b")), data.Column("sex", ("f", "m")))
     with pytest.warns(UserWarning, match="none of the values of ward is one that the model learned"):
-        x = files.encode(pd.DataFrame({"ward": ["A", "B"], "sex": ["f", "x"]}), known)
-    np.testing.assert_array_equal(x, [[np.nan, 0], [np.nan, np.nan]])
+        x = files.encode(pd.DataFrame({"ward": ["A", "B"] * 5, "sex": ["f", "x"] * 5}), known)
+    np.testing.assert_array_equal(x, [[np.nan, 0], [np.nan, np.nan]] * 5)
+    files.encode(pd.DataFrame({"ward": ["A"], "sex": ["f"]}), known)  # one person may well be of another ward
 
 
 def test_a_broken_row_is_not_printed(tmp_path: Path) -> None:

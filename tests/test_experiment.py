@@ -12,18 +12,18 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from relaxloss import attacks, defenses
+from relaxloss import attacks, defenses, metrics
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.base import Needs
 from relaxloss.data import Dataset
-from relaxloss.defenses import DPSGD, NONE, Defense, NoDefense, RelaxLoss
+from relaxloss.defenses import DPSGD, NONE, Defense, MemGuard, NoDefense, RelaxLoss
 from relaxloss.engine import Engine
 from relaxloss.errors import MissingExtra, UserError
 from relaxloss.experiment import Quiet, run
@@ -151,7 +151,9 @@ def test_lists_are_read_as_the_command_line_reads_them() -> None:
     written = Experiment("blobs", defenses="none,relaxloss:alpha=0.8,upper=0.3", attacks="paper,lira_offline")  # type: ignore[arg-type]
     assert [str(each) for each in written.defenses] == ["none", "relaxloss:alpha=0.8,upper=0.3"]
     assert written.attacks == (*attacks.parse_list("paper"), attacks.parse("lira_offline"))
-    mixed = Experiment("blobs", defenses=("all", RelaxLoss(alpha=0.3)), attacks=("whitebox", attacks.parse("loss")))  # type: ignore[arg-type]
+    mixed = Experiment(
+        "blobs", defenses=("all", RelaxLoss(alpha=0.3)), attacks=("whitebox", "whitebox", attacks.parse("loss"))
+    )  # type: ignore[arg-type]
     assert mixed.defenses == (*defenses.parse_list("all"), RelaxLoss(alpha=0.3))
     assert len(mixed.attacks) == 5
 
@@ -192,7 +194,7 @@ def test_a_defense_that_fails_takes_nothing_of_the_others(
         found = run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
     expected = whole.rows[whole.rows["defense"] == "none"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.rows, expected)
-    assert found.facts["experiment"] == whole.facts["experiment"]
+    assert [each["name"] for each in found.facts["experiment"]["defenses"]] == ["none"]
     assert len(found.failures) == 2, "a target and a shadow"
     assert re.fullmatch(
         r"relaxloss:alpha=0.8 seed 0 model 0: ZeroDivisionError: by my own loss \(test_experiment.py, line \d+\)",
@@ -211,31 +213,74 @@ def test_an_attack_that_fails_is_left_out_and_named(
     with pytest.warns(UserWarning, match="1 job failed"):
         found = run(replace(SPEC, attacks=("loss", "entropy")), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
     (text,) = found.failures
-    assert text.startswith("attack entropy is left out: attack entropy gave scores of shape (120, 4)")
+    assert text.startswith("attack entropy is left out, for it failed on every defense: attack entropy gave scores of")
     assert set(found.rows["attack"].dropna()) >= {"loss", "max"}
     assert "entropy" not in set(found.rows["attack"])
     with pytest.raises(UserError, match="attack entropy gave scores of shape"):
         run(replace(SPEC, attacks=("entropy",)), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
 
 
-def test_a_defense_on_which_alone_an_attack_fails_is_left_out(
+def broken_on_relaxloss(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
+    """The attacks fail where the mean loss of the fit samples is RelaxLoss's, and so on no other model."""
+    for name in names:
+        right = attacks.attacks[name].score
+
+        def score(self: Attack, evidence: Evidence, right: Any = right) -> np.ndarray:
+            members = metrics.losses(evidence.shadows[0].logits[0], evidence.shadows[0].labels)
+            held = members[evidence.shadow_member[0]].mean() > 0.4
+            return right(self, evidence) * (np.nan if held else 1)
+
+        monkeypatch.setattr(attacks.attacks[name], "score", score)
+
+
+def test_an_attack_that_fails_on_one_defense_is_left_out_for_all(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entropy, calls = attacks.attacks["entropy"], []
-    right = entropy.score
-
-    def score(self: Attack, evidence: Evidence) -> np.ndarray:
-        calls.append(1)
-        return right(self, evidence) * (np.nan if len(calls) > 4 else 1)  # a target and a rehearsal in both modes
-
-    monkeypatch.setattr(entropy, "score", score)
+    spec = replace(SPEC, attacks=("loss", "entropy"), shadows="same")  # type: ignore[arg-type]
+    broken_on_relaxloss(monkeypatch, ("entropy",))
     with pytest.warns(UserWarning, match="1 job failed"):
-        found = run(replace(SPEC, attacks=("loss", "entropy")), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
-    assert set(found.rows["defense"]) == {"none"}
+        found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    assert set(found.rows["defense"]) == {"none", "relaxloss"}
     assert found.failures == (
-        "relaxloss:alpha=0.8 is left out, attacked by entropy: attack entropy gave NaN for 120 of 120 samples; "
-        "expected numbers: see its score()",
+        "attack entropy is left out, for it failed on relaxloss:alpha=0.8: attack entropy gave NaN for 120 of 120 "
+        "samples; expected numbers: see its score()",
     )
+    assert found.facts["experiment"]["attacks"] == [{"name": "loss"}]
+
+
+def test_a_defense_on_which_every_attack_fails_is_left_out(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(SPEC, attacks=("loss", "entropy"), shadows="same")  # type: ignore[arg-type]
+    broken_on_relaxloss(monkeypatch, ("loss", "entropy"))
+    with pytest.warns(UserWarning, match="1 job failed"):
+        found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    assert set(found.rows["defense"]) == {"none"}
+    assert {"loss", "entropy"} <= set(found.rows["attack"])
+    assert found.failures[0].startswith("relaxloss:alpha=0.8 is left out, for every attack on it failed: loss")
+
+
+def test_a_release_that_fails_takes_nothing_of_the_defenses_that_share_its_training(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Defense, *_: object) -> None:
+        raise ValueError("release broke")
+
+    monkeypatch.setattr(MemGuard, "release", broken)
+    spec = replace(SPEC, defenses=("none", "memguard"), attacks=("loss",))  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="2 jobs failed"):
+        found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    assert set(found.rows["defense"]) == {"none"}
+    assert found.failures[0].startswith("memguard seed 0 model 0, observed: ValueError: release broke")
+    assert len(list((tmp_path / "store" / "train").iterdir())) == 2
+
+
+def test_a_bug_in_the_only_attack_is_told_with_its_traceback(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attacks.attacks["loss"], "score", lambda self, evidence: 1 / 0)
+    with pytest.raises(RuntimeError, match=r"ZeroDivisionError[\s\S]*Traceback"):
+        run(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
 
 
 def test_an_unknown_query_is_said_before_the_first_training(

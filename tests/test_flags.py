@@ -9,6 +9,7 @@ import pytest
 
 from relaxloss.errors import UserError
 from relaxloss.flags import CHECKS, Facts, passed, raised, undecided
+from relaxloss.sides import LabelFit
 
 # flag, facts that raise it, what the detail must say, the nearest facts that do not
 CASES = [
@@ -41,17 +42,13 @@ CASES = [
     ("idle_defense", {"idle": "the loss never fell to alpha"}, "never fell", {"idle": ""}),
     (
         "no_better_than_chance",
-        {"better_than_chance": (0.11, 0.1, 0.02)},
-        "11.0% of the members' labels are predicted right, and 10.0%",
-        {"better_than_chance": (0.12, 0.1, 0.01)},
+        {"label_fit": {"members": LabelFit(0.9, 0.5, 0.9, 1e-9), "non-members": LabelFit(0.51, 0.5, 0.9, 0.051)}},
+        "labels of the non-members get a probability of 51.0% on average",
+        {"label_fit": {"members": LabelFit(0.9, 0.5, 0.9, 1e-9), "non-members": LabelFit(0.51, 0.5, 0.9, 0.05)}},
     ),
     ("copies", {"copies": 0.011}, "1.1% of the non-members", {"copies": 0.01}),
-    (
-        "class_mix",
-        {"class_mix": (9e-4, "class b is rare")},
-        "class b is rare",
-        {"class_mix": (1e-3, "class b is rare")},
-    ),
+    ("class_mix", {"class_mix": (9e-4, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-3, 0.021, "b is rare")}),
+    ("class_mix", {"class_mix": (1e-9, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-9, 0.02, "b is rare")}),
     ("selection_on_asked", {"selected_on_asked": True}, "chose", {"selected_on_asked": False}),
 ]
 NAMES = [check.name for check in CHECKS]

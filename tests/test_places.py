@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import relaxloss as rl
-from relaxloss import places
+from relaxloss import attacks, places
 from relaxloss.data import Dataset
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
@@ -101,3 +101,44 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(arguments: tuple
 def test_a_new_place_is_not_made_by_looking(tmp_path: Path) -> None:
     places.writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
+
+
+def test_another_commands_results_give_way_when_asked_to(tmp_path: Path, blobs: Dataset) -> None:
+    assert call("audit", str(predictions(tmp_path, 0)), "--out", str(tmp_path / "x")).returncode == 0
+    rl.compare(SPEC, tmp_path / "x", data=blobs, engine=HERE, overwrite=True)
+    rl.compare(SPEC, tmp_path / "x", data=blobs, engine=HERE)
+    assert call("report", str(tmp_path / "x")).returncode == 0
+
+
+def test_results_that_cannot_be_read_are_not_replaced(tmp_path: Path, blobs: Dataset) -> None:
+    rl.compare(SPEC, tmp_path, data=blobs, engine=HERE)
+    (tmp_path / "details" / "facts.json").write_text("{")
+    with pytest.raises(UserError, match=r"what they are cannot be read from details/facts.json \(JSONDecodeError"):
+        rl.compare(SPEC, tmp_path, data=blobs, engine=HERE)
+
+
+def test_what_failed_does_not_replace_what_had_succeeded(
+    tmp_path: Path, blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rl.compare(SPEC, tmp_path / "run", data=blobs, engine=HERE)
+    monkeypatch.setattr(attacks.attacks["entropy"], "score", lambda self, evidence: 1 / 0)
+    with pytest.warns(UserWarning, match="1 job failed"), pytest.raises(UserError, match="attacks entropy, which"):
+        rl.compare(SPEC, tmp_path / "run", data=blobs, engine=HERE, store=tmp_path / "other")
+    with pytest.warns(UserWarning, match="1 job failed"):
+        rl.compare(SPEC, tmp_path / "part", data=blobs, engine=HERE)
+    rl.compare(replace(SPEC, attacks=("loss",)), tmp_path / "part", data=blobs, engine=HERE)  # holds no more than that
+
+
+def test_the_same_file_with_other_columns_is_another_audit(tmp_path: Path) -> None:
+    path = predictions(tmp_path, 0)
+    table = pd.read_csv(path).assign(other=[1, 0] * 20)
+    table.columns = [f"prob_{name}" if name in "abc" else name for name in table.columns]
+    table.to_csv(path, index=False)
+    assert call("audit", str(path), "--out", str(tmp_path / "x")).returncode == 0
+    told = call("audit", str(path), "--member", "other", "--out", str(tmp_path / "x"))
+    assert "the audit of p0.csv with other columns" in told.stderr
+
+
+def test_a_name_that_no_disk_takes_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write into --out"):
+        places.writable(tmp_path / ("a" * 300))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from relaxloss import sides
@@ -11,20 +12,42 @@ from relaxloss import sides
 
 def test_chance_is_that_of_shuffled_labels() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.choice(4, 60, p=[0.5, 0.3, 0.15, 0.05])
-    predicted = np.where(rng.random(60) < 0.2, labels, rng.choice(4, 60, p=[0.7, 0.1, 0.1, 0.1]))
-    shuffled = np.array([(predicted == rng.permutation(labels)).mean() for _ in range(20_000)])
-    right, chance, p = sides.better_than_chance(predicted, labels)
-    assert right == (predicted == labels).mean()
-    assert chance == pytest.approx(shuffled.mean(), abs=0.002)
-    z = scipy.stats.norm.isf(p)
-    assert (right - chance) / z == pytest.approx(shuffled.std(), rel=0.02)  # the variance's closed form
+    logits, labels = 3 * rng.normal(size=(60, 4)), rng.choice(4, 60, p=[0.5, 0.3, 0.15, 0.05])
+    logits[np.arange(60), labels] += 0.4
+    p = scipy.special.softmax(logits, axis=1)
+    shuffled = np.array([p[np.arange(60), rng.permutation(labels)].mean() for _ in range(20_000)])
+    fit = sides.label_fit(logits, labels)
+    assert fit is not None
+    assert fit.found == pytest.approx(p[np.arange(60), labels].mean())
+    assert fit.chance == pytest.approx(shuffled.mean(), abs=0.002)
+    drawn = [p[np.arange(60), [rng.choice(4, p=row) for row in p]].mean() for _ in range(300)]
+    assert fit.claimed == pytest.approx(np.mean(drawn), abs=0.01)
+    z = scipy.stats.norm.isf(fit.p)
+    assert (fit.found - fit.chance) / z == pytest.approx(shuffled.std(), rel=0.02)  # the variance's closed form
 
 
-def test_a_constant_answer_is_no_better_than_chance() -> None:
+def test_labels_in_other_rows_are_at_chance_and_those_of_a_rare_outcome_are_not() -> None:
+    rng = np.random.default_rng(1)
+    rare = rng.random(5000) < 0.02
+    logits = np.stack([np.zeros(5000), -4.5 + 2 * rare + rng.normal(size=5000)], axis=1)  # never predicted, well ranked
+    assert logits.argmax(axis=1).mean() < 0.01
+    fit = sides.label_fit(logits, rare.astype(int))
+    assert fit is None or fit.p < 1e-6
+    y = rng.integers(0, 3, 500)
+    sure = 4 * np.eye(3)[y] + rng.normal(size=(500, 3))
+    right, moved = sides.label_fit(sure, y), sides.label_fit(sure, np.roll(y, 1))
+    assert right is not None
+    assert moved is not None
+    assert right.p < 1e-10
+    assert moved.p > 0.01
+    assert moved.claimed > moved.chance + 0.4
+
+
+def test_where_nothing_can_be_told_nothing_is_said() -> None:
     labels = np.array([0] * 95 + [1] * 5)
-    assert sides.better_than_chance(np.zeros(100, int), labels) == (0.95, 0.95, 1.0)
-    assert sides.better_than_chance(labels, labels)[2] < 1e-10
+    assert sides.label_fit(np.zeros((100, 2)), labels) is None
+    assert sides.label_fit(np.tile([3.0, 0.0], (100, 1)), labels) is None
+    assert sides.label_fit(10 * np.eye(2)[[0, 1] * 5], np.array([0, 1] * 5)) is None  # ten rows
 
 
 def test_copies_are_counted_pair_by_pair() -> None:
@@ -32,23 +55,32 @@ def test_copies_are_counted_pair_by_pair() -> None:
     outputs, labels = rng.integers(0, 3, (80, 3)).astype(float), rng.integers(0, 2, 80)
     member = rng.random(80) < 0.5
     inside, outside = np.flatnonzero(member), np.flatnonzero(~member)
+    outputs[outside] += 100 * np.arange(len(outside))[:, None]  # no two non-members are alike
+    outputs[outside[:9]], labels[outside[:9]] = outputs[inside[:9]], labels[inside[:9]]
     same = [any((outputs[i] == outputs[j]).all() and labels[i] == labels[j] for i in inside) for j in outside]
-    assert 0 < sum(same) < len(same)
-    assert sides.copies(outputs, labels, member) == np.mean(same)
+    assert sides.copies(outputs, labels, member) == np.mean(same) > 0.2
 
 
 def test_saturated_outputs_are_no_copies() -> None:
     logits = np.where(np.eye(3)[np.arange(60) % 3] > 0, 0.0, -np.inf)  # probabilities of 0 and 1
     assert sides.copies(logits, np.arange(60) % 3, np.arange(60) < 30) == 0
-    assert sides.copies(np.tile([0.1, 0.2], (60, 1)), np.zeros(60, int), np.arange(60) < 30) == 1
+
+
+def test_coarse_outputs_are_no_copies() -> None:
+    rng = np.random.default_rng(2)
+    p = rng.choice([0.2, 0.4, 0.6, 0.8], 400)
+    outputs = np.log(np.stack([p, 1 - p], axis=1))
+    assert sides.copies(outputs, np.zeros(400, int), np.arange(400) < 200) == 0
+    assert sides.copies(np.tile([0.1, 0.2], (60, 1)), np.zeros(60, int), np.arange(60) < 30) == 0
 
 
 def test_the_mix_is_tested_as_scipy_does_and_rare_classes_as_one() -> None:
     counts = np.array([[40, 60, 3, 2], [60, 45, 1, 4]])
     labels = np.concatenate([np.repeat(np.arange(4), row) for row in counts])
     member = np.repeat([True, False], counts.sum(axis=1))
-    p, said = sides.class_mix(labels, member, ("a", "b", "c", "d"))
+    p, distance, said = sides.class_mix(labels, member, ("a", "b", "c", "d"))
     pooled = np.column_stack([counts[:, :2], counts[:, 2:].sum(axis=1)])
     assert p == scipy.stats.chi2_contingency(pooled, correction=False).pvalue
+    assert distance == pytest.approx(np.abs(counts[0] / 105 - counts[1] / 110).sum() / 2)
     assert said == "class a is 38.1% of the members and 54.5% of the non-members"
     assert sides.class_mix(np.zeros(20, int), np.arange(20) < 10, ("a", "b"))[0] == 1

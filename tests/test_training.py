@@ -156,7 +156,8 @@ def test_schedules() -> None:
     recipe = Recipe(epochs=10, schedule="cosine", lr=1.0)
     assert [recipe.learning_rate(e) for e in (0, 5)] == pytest.approx([1.0, 0.5])
     with pytest.raises(UserError, match=r"milestones 50, 100 lie beyond its 10 epochs.*recipe.lasting\(10\)"):
-        Recipe(epochs=10)
+        Recipe(epochs=10).check()
+    Recipe(epochs=10, schedule="cosine").check()
     assert Recipe().lasting(10) == Recipe(epochs=10, milestones=(4, 8))
     assert Recipe(schedule="constant").learning_rate(119) == 0.1
     assert [Recipe().learning_rate(e) for e in (49, 50, 100)] == pytest.approx([0.1, 0.01, 0.001])

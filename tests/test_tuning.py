@@ -284,6 +284,19 @@ def search_only(out: Path, settings: int, **more: Any) -> tuning.Tuning:
     return tuning.tune(SPEC, out, wish=Wish(max_auc=0.6), settings=settings, engine=HERE, **more)
 
 
+def test_another_tuning_is_not_replaced(tuned: tuple[tuning.Tuning, Path], blobs: Dataset) -> None:
+    rl.tune(SPEC, max_auc=0.6, out=tuned[1], settings=6, data=blobs, engine=HERE)
+    other = replace(blobs, x=blobs.x + 1)
+    for changed, options, said in (
+        (SPEC, {"data": other}, "another fingerprint"),
+        (SPEC, {"defense": "relaxloss:flatten=official"}, "another settings"),
+        (replace(SPEC, attacks=("entropy",)), {}, "another attacks"),
+        (SPEC, {"max_auc": 0.7}, "another asked_for"),
+    ):
+        with pytest.raises(UserError, match=said):
+            rl.tune(changed, out=tuned[1], engine=HERE, **{"data": blobs, "max_auc": 0.6} | options)
+
+
 def test_the_most_accurate_setting_within_the_bound_is_chosen(tuned: tuple[tuning.Tuning, Path]) -> None:
     found, _ = tuned
     table = found.table

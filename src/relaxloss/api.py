@@ -11,6 +11,7 @@ from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.experiment import Experiment, Result, Watch, run
 from relaxloss.report import tuning_page
+from relaxloss.specs import build
 from relaxloss.tuning import Tuning, Wish
 
 
@@ -39,9 +40,11 @@ def compare(
         overwrite: replace what is in `out`, though it holds defenses, attacks or seeds that this experiment lacks, or
             is of other data or another command.
     """
-    replaced = functools.partial(report.lost, experiment=experiment, data=data)
-    places.keep(Path(out), "compare", replaced, overwrite)
+    free = functools.partial(places.keep, Path(out), "compare", overwrite=overwrite)
+    free(functools.partial(report.lost, experiment=experiment, data=data))
     result = run(experiment, out, data=data, engine=engine, watch=watch, store=store)
+    held = build(Experiment, result.facts["experiment"])  # after failures less than was asked for
+    free(functools.partial(report.lost, experiment=held, data=data))  # another run may have ended here meanwhile
     report.save(result, Path(out))
     return result
 
@@ -95,8 +98,10 @@ def tune(
     else:
         experiment = on if isinstance(on, Experiment) else Experiment(on)
     wish = Wish(max_auc, max_tpr, keep_accuracy, fpr)
-    replaced = functools.partial(tuning_page.lost, experiment=experiment, defense=defenses.parse(defense), wish=wish)
-    places.keep(Path(out), "tune", replaced, overwrite)
+    other = functools.partial(
+        tuning_page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), wish=wish
+    )
+    places.keep(Path(out), "tune", other, overwrite)
     found = tuning.tune(
         experiment, out, defense=defense, wish=wish, field=field, low=low,
         high=high, settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,

@@ -89,7 +89,7 @@ def recipe_of(
     options |= {name: value for name, value in (("model", model), ("epochs", epochs)) if value is not None}
     for given in (dict(base or {}), options):
         if "epochs" in given and "milestones" not in given:
-            epochs = build(Recipe, {"epochs": given["epochs"], "schedule": "constant"}).epochs
+            epochs = build(Recipe, {"epochs": given["epochs"]}).epochs
             given["milestones"] = recipe.lasting(epochs).milestones
         recipe = build(Recipe, {field.name: getattr(recipe, field.name) for field in fields_of(recipe)} | given)
     return recipe
@@ -244,6 +244,8 @@ def compare(
     places.writable(directory)
     if store is not None:
         places.writable(store, "--store")
+    if not overwrite:
+        places.of_kind(directory, "compare")  # before the log is written there
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
     for note in notes:
@@ -315,6 +317,8 @@ def tune(
     )
     directory = out or Path("runs") / f"{dataset.name}-tune"
     places.writable(directory)
+    if not overwrite:
+        places.of_kind(directory, "tune")  # before the log is written there
     watch = Quiet() if quiet else Terminal(console(stderr=True), log=directory / "log.txt")
     watch.log(f"{dataset.name}: {len(dataset):,} samples, {dataset.num_classes} classes. {dataset.provenance}")
     for note in notes:
@@ -512,13 +516,19 @@ def main() -> None:
 
 def _whose(trace: str) -> str:
     """Whose the innermost code of a traceback is that is neither Python's nor a library's: ours, or a plugin's."""
+    from relaxloss.specs import plugin_modules
+
     ours = Path(__file__).parent
+    tops = [sys.modules.get(name.partition(".")[0]) for name in plugin_modules()]
+    plugins = [Path(module.__file__) for module in tops if module is not None and module.__file__]
+    plugins = [file.parent if file.name == "__init__.py" else file for file in plugins]
     libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
     for name, line in reversed(re.findall(r'File "([^"]+)", line (\d+)', trace)):
         path = Path(name)
         if path.is_relative_to(ours):
             break
-        if path.is_file() and not any(path.is_relative_to(library) for library in libraries):
+        library = any(path.is_relative_to(each) for each in libraries)
+        if path.is_file() and (not library or any(path.is_relative_to(each) for each in plugins)):
             return f"the error comes from {path}, line {line}, which is not relaxloss's: see the lines above"
     return "this is a defect of relaxloss, not of your input; please report it with the lines above"
 

@@ -12,14 +12,12 @@ from typing import Any, NoReturn, Protocol
 
 from relaxloss import data as data_sets
 from relaxloss import jobs
-from relaxloss.attacks import Attack
 from relaxloss.data import Dataset
-from relaxloss.defenses import Defense
 from relaxloss.engine import Engine, Outcome
 from relaxloss.errors import UserError
-from relaxloss.jobs import Produced, Reference
+from relaxloss.jobs import Failure, Produced, Reference
 from relaxloss.plan import Experiment, Plan
-from relaxloss.results import Result, collect, facts_of
+from relaxloss.results import Result, collect
 from relaxloss.store import MissingEntry, Store, repair
 
 REPAIRS = 3  # times that damaged entries are made again in one run
@@ -59,10 +57,11 @@ def run(
 ) -> Result:
     """Run what is not yet in the store, by default ``out/store``, and read the rows from it.
 
-    A failed job stops no other, and whatever succeeded is stored. A defense of which a model or an attack's scores
-    failed is left out of the result, and so is an attack that failed on every defense: ``Result.failures`` says why,
-    and a warning is raised. If nothing is left, `UserError` is raised (or `RuntimeError`, with the traceback, if it was
-    none of the user's doing).
+    A failed job stops no other, and whatever succeeded is stored. A defense of which a model failed, or every attack on
+    it, is left out of the result, and so is an attack that failed on any other defense, for the strongest of several
+    attacks must be the strongest of the same ones: ``Result.failures`` says why, and a warning is raised. The result's
+    facts name the experiment that is left. If nothing is left, `UserError` is raised (or `RuntimeError`, with the
+    traceback, if it was none of the user's doing).
     """
     watch, engine = watch or Quiet(), engine or Engine()
     dataset = data if data is not None else load_data(experiment)
@@ -77,8 +76,7 @@ def run(
             try:
                 failed = Failures(watch)
                 sound = _scored(kept, engine, watch, _trained(kept, engine, watch, plan, failed), failed)
-                seconds = time.time() - started
-                result = collect(sound, kept, out=Path(out), seconds=seconds)
+                result = collect(sound, kept, out=Path(out), seconds=time.time() - started)
                 break
             except MissingEntry:  # it was damaged: remove it, with others like it, and make them again
                 repair(kept)
@@ -94,7 +92,7 @@ def run(
     warnings.warn(
         f"{count} job{'s' * (count > 1)} failed, and the result is of the rest: see its failures", stacklevel=2
     )
-    return replace(result, facts=facts_of(plan, seconds), failures=tuple(failed.texts))
+    return replace(result, failures=tuple(failed.texts))
 
 
 @dataclass
@@ -106,7 +104,9 @@ class Failures:
     trace: str = ""
 
     def add(self, name: str, error: str, trace: str = "") -> None:
-        """One more."""
+        """One more; what was said before is not said again."""
+        if f"{name}: {error}" in self.texts:
+            return
         self.texts.append(f"{name}: {error}")
         first = "" if self.trace else trace  # the others' will be alike
         self.trace = self.trace or trace
@@ -136,6 +136,9 @@ def _trained(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Fai
             "data": plan.dataset.name,
         }
         _put(store, outcome, about, failed, names[job.key][0])
+        whose = {each.key: each.defense for each in job.observations}
+        for key, why in outcome.result.failures.items() if outcome.result else ():
+            failed.add(f"{whose[key]} seed {job.seed} model {job.row}, observed", why.text, why.trace)
         watch.done(job.key, outcome.result.seconds if outcome.result else 0)
     if len(failed.texts) == before:
         return plan
@@ -149,32 +152,33 @@ def _scored(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Fail
     cached = len(scored) - sum(len(job.attacks) for job in score_jobs)
     names = {str(index): ("scores", float(len(job.attacks))) for index, job in enumerate(score_jobs)}
     watch.begin("score", names, cached, store.root / "scratch")
-    why: dict[str, str] = {}
+    why: dict[str, Failure] = {}
     for outcome in engine.run(jobs.score, score_jobs):
         job = score_jobs[outcome.index]
         if outcome.result is None and outcome.kind is not MissingEntry:
-            why |= dict.fromkeys((key for key, _ in job.attacks), outcome.error)
+            whole = Failure(outcome.error, "" if outcome.user_error else outcome.trace)
+            why |= dict.fromkeys((key for key, _ in job.attacks), whole)
         else:
             _put(store, outcome, {"attacks": [str(attack) for _, attack in job.attacks]}, failed, "scores")
             why |= outcome.result.failures if outcome.result else {}
         watch.done(str(outcome.index), outcome.result.seconds if outcome.result else 0)
     if not why:
         return plan
-    victims: dict[Attack, dict[Defense, str]] = {}
-    for item in scored:
-        if item.key in why:
-            victims.setdefault(item.attack, {})[item.defense] = why[item.key]
-    defenses, attacks = list(plan.experiment.defenses), list(plan.experiment.attacks)
-    for attack, errors in victims.items():
-        if len(errors) == len(plan.experiment.defenses):
-            attacks.remove(attack)
-            failed.add(f"attack {attack} is left out", next(iter(errors.values())))
-            continue
-        for defense, error in errors.items():
-            failed.add(f"{defense} is left out, attacked by {attack}", error)
-            if defense in defenses:
-                defenses.remove(defense)
-    return plan.only(tuple(defenses), tuple(attacks)) if defenses and attacks else failed.end()
+    broken = {(item.defense, item.attack): why[item.key] for item in scored if item.key in why}
+    defenses, attacks = plan.experiment.defenses, plan.experiment.attacks
+    lost = [each for each in defenses if all((each, attack) in broken for attack in attacks)]
+    kept = tuple(each for each in defenses if each not in lost)
+    for defense in lost if kept else ():
+        first = broken[defense, attacks[0]]
+        failed.add(f"{defense} is left out, for every attack on it failed: {attacks[0]}", first.text, first.trace)
+    for attack in attacks:
+        victims = [each for each in kept or defenses if (each, attack) in broken]
+        if victims:
+            first = broken[victims[0], attack]
+            on = f"on {', '.join(map(str, victims))}" if len(victims) < len(kept or defenses) else "on every defense"
+            failed.add(f"attack {attack} is left out, for it failed {on}", first.text, first.trace)
+    left = tuple(each for each in attacks if not any((defense, each) in broken for defense in kept))
+    return plan.only(kept, left) if kept and left else failed.end()
 
 
 def _put(store: Store, outcome: Outcome[Produced], about: dict[str, Any], failed: Failures, name: str) -> None:

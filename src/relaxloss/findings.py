@@ -61,6 +61,10 @@ def facts(table: Mapping[str, Scores], found: Predictions, adaptive: bool | None
     ahead = None
     if "correctness" in table and best != "correctness":
         ahead = metrics.auc_difference_interval(table["correctness"], table[best], member)
+    fits = {}
+    for side, inside in (("members", member), ("non-members", ~member)):
+        if (fit := sides.label_fit(found.logits[inside], found.labels[inside])) is not None:
+            fits[side] = fit
     return Facts(
         nonmembers=int((~member).sum()),
         lowest_fpr=min(measures.FPRS),
@@ -69,7 +73,7 @@ def facts(table: Mapping[str, Scores], found: Predictions, adaptive: bool | None
         tied_pairs=metrics.tied_share(table[best], member),
         label_only_advantage=ahead,
         auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
-        better_than_chance=sides.better_than_chance(found.logits[member].argmax(axis=1), found.labels[member]),
+        label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, member),
         class_mix=sides.class_mix(found.labels, member, found.classes),
     )

@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from relaxloss.errors import UserError
+from relaxloss.sides import LabelFit
 
 FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may already be half or twice the one asked for
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
 TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
-CHANCE = 0.01  # p-value above which predictions are not shown to be better than labels in random order
+CHANCE = 0.05  # p-value above which labels fit their predictions no better than in random order
 COPIES = 0.01  # share of non-members: so many blur an AUC by half of that
-MIX = 1e-3  # p-value below which the mix of classes differs between the sides
+MIX = 1e-3, 0.02  # p-value below which, and distance above which, the mix of classes differs between the sides
 AUC_LEVEL = 0.999  # of 15 attacks, one is below at 95 % in one null run in three
 DISCRETE = frozenset({"correctness", "label_only"})  # attacks whose scores tie by design
 
@@ -46,7 +47,7 @@ class Facts:
         members: how many samples the target was trained on.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
         idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
-        better_than_chance: `relaxloss.sides.better_than_chance` of the members.
+        label_fit: `relaxloss.sides.label_fit` of each side that it can be told of, by the side's name.
         copies: `relaxloss.sides.copies`.
         class_mix: `relaxloss.sides.class_mix`.
     """
@@ -67,9 +68,9 @@ class Facts:
     members: int | None = None
     selected_on_asked: bool | None = None
     idle: str | None = None
-    better_than_chance: tuple[float, float, float] | None = None
+    label_fit: Mapping[str, LabelFit] | None = None
     copies: float | None = None
-    class_mix: tuple[float, str] | None = None
+    class_mix: tuple[float, float, str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta", "copies"):
@@ -212,11 +213,14 @@ def _idle_defense(facts: Facts) -> str | None:
 
 
 def _no_better_than_chance(facts: Facts) -> str | None:
-    assert facts.better_than_chance is not None
-    right, chance, p = facts.better_than_chance
-    if p <= CHANCE:
-        return None
-    return f"{right:.1%} of the members' labels are predicted right, and {chance:.1%} would be in random order"
+    assert facts.label_fit is not None
+    found = [
+        f"the labels of the {side} get a probability of {fit.found:.1%} on average, where the same labels in random "
+        f"order get {fit.chance:.1%} and the model claims {fit.claimed:.1%}"
+        for side, fit in facts.label_fit.items()
+        if fit.p > CHANCE
+    ]
+    return "; ".join(found) or None
 
 
 def _copies(facts: Facts) -> str | None:
@@ -227,8 +231,8 @@ def _copies(facts: Facts) -> str | None:
 
 def _class_mix(facts: Facts) -> str | None:
     assert facts.class_mix is not None
-    p, said = facts.class_mix
-    return f"{said} (chi-square test of all classes: p = {p:.1g})" if p < MIX else None
+    p, distance, said = facts.class_mix
+    return f"{said} (chi-square test of all classes: p = {p:.1g})" if p < MIX[0] and distance > MIX[1] else None
 
 
 CHECKS = (
@@ -243,10 +247,10 @@ CHECKS = (
     ),
     Check(
         "no_better_than_chance",
-        ("better_than_chance",),
+        ("label_fit",),
         _no_better_than_chance,
-        raised_if=f"the model is not shown to know its own members' labels better than chance (p > {CHANCE:g})",
-        why="A trained model knows the labels it was trained on. If it does not, the labels or the columns most likely "
+        raised_if=f"labels fit confident predictions no better than in random order (p > {CHANCE:g})",
+        why="A trained model knows something of its labels. If it does not, the labels or the columns most likely "
         "belong to other rows or classes, and then no attack is measured.",
         what_to_do="Check that labels stand beside their own predictions, and that columns are in the labels' order.",
     ),
@@ -254,16 +258,18 @@ CHECKS = (
         "copies",
         ("copies",),
         _copies,
-        raised_if=f"more than {COPIES:.0%} of the non-members have the very outputs and label of some member",
-        why="The model may have been trained on a copy of these records: then they count as non-members and look like "
-        "members, and the leakage is understated. Coarsely rounded outputs look the same.",
-        what_to_do="Remove records that are on both sides, by their features; or give outputs in full precision.",
+        raised_if=f"more than {COPIES:.0%} of the non-members have the very outputs and label of some member, and not "
+        "because outputs are coarse",
+        why="The model was most likely trained on a copy of these records: they count as non-members and look like "
+        "members, so that the leakage is understated.",
+        what_to_do="Remove records that are on both sides, by their features.",
     ),
     Check(
         "class_mix",
         ("class_mix",),
         _class_mix,
-        raised_if=f"members and non-members have another mix of classes (p < {MIX:g})",
+        raised_if=f"members and non-members have another mix of classes (p < {MIX[0]:g}, and more than {MIX[1]:.0%} of "
+        "the samples would have to change class)",
         why="Attack scores differ between classes, so that a difference between the classes passes for membership, in "
         "either direction.",
         what_to_do="Take non-members from the same population as the members, or draw both with the same mix.",

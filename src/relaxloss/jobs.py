@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,18 +95,31 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """What failed, in one line, and the traceback if it was no `UserError`."""
+
+    text: str
+    trace: str = ""
+
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        """That of the error being handled."""
+        return Failure(told(error), "" if isinstance(error, UserError) else traceback.format_exc())
+
+
+@dataclass(frozen=True)
 class Produced:
     """A job's result.
 
     Attributes:
         files: by (stage, key).
         seconds: spent training, or scoring.
-        failures: by key, why an attack's scores could not be made.
+        failures: by key, why an observation, or an attack's scores, could not be made.
     """
 
     files: dict[tuple[str, str], Files]
     seconds: float
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
 
 
 def task_of(dataset: Dataset, design: Design, row: int, seed: int, recipe: Recipe) -> Task:
@@ -145,18 +159,32 @@ def train_and_observe(job: TrainJob) -> Produced:
         files = fit_files(fit)
         produced["train", job.key] = files
     seconds = time.monotonic() - start
+    failures: dict[str, Failure] = {}
     for defense in dict.fromkeys(observation.defense for observation in job.observations):
-        name = WEIGHTS if defense.snapshot is None else snapshot_name(defense.snapshot)
-        network = network_of(defense, task, unpack_weights(files[name]))
-        release = defense.release(network, task).eval()
-        for observation in job.observations:
-            if observation.defense == defense:
-                labels = dataset.y if design.labels is None else design.labels
-                arrays = signals.observe(release, network, dataset, observation.query, labels)
-                if observation.query == "plain" and release is not network:
-                    arrays |= signals.differences(release, network, dataset, arrays["logits"])
-                produced["signals", observation.key] = {ARRAYS: pack_arrays(arrays)}
-    return Produced(produced, seconds)
+        mine = tuple(each for each in job.observations if each.defense == defense)
+        try:
+            produced |= _observed(mine, task, files, dataset, design)
+        except Exception as error:  # a release may fail: of the defenses that share this training, only its own
+            failures |= dict.fromkeys((each.key for each in mine), Failure.of(error))
+    return Produced(produced, seconds, failures)
+
+
+def _observed(
+    observations: tuple[Observation, ...], task: Task, files: Files, dataset: Dataset, design: Design
+) -> dict[tuple[str, str], Files]:
+    """What is seen of one defense's release."""
+    defense = observations[0].defense
+    name = WEIGHTS if defense.snapshot is None else snapshot_name(defense.snapshot)
+    network = network_of(defense, task, unpack_weights(files[name]))
+    release = defense.release(network, task).eval()
+    labels = dataset.y if design.labels is None else design.labels
+    produced: dict[tuple[str, str], Files] = {}
+    for observation in observations:
+        arrays = signals.observe(release, network, dataset, observation.query, labels)
+        if observation.query == "plain" and release is not network:
+            arrays |= signals.differences(release, network, dataset, arrays["logits"])
+        produced["signals", observation.key] = {ARRAYS: pack_arrays(arrays)}
+    return produced
 
 
 def fit_files(fit: Fit) -> Files:
@@ -228,12 +256,12 @@ def score(job: ScoreJob) -> Produced:
     read = functools.cache(functools.partial(_signals, store, labels=labels))
     rows = tuple(evidence_of(job, design, dataset, read, target) for target in job.target_keys)
     produced: dict[tuple[str, str], Files] = {}
-    failures: dict[str, str] = {}
+    failures: dict[str, Failure] = {}
     for key, attack in job.attacks:
         try:
             produced["scores", key] = {ARRAYS: pack_arrays(_scores(attack, rows))}
         except Exception as error:
-            failures[key] = told(error)
+            failures[key] = Failure.of(error)
     return Produced(produced, time.monotonic() - start, failures)
 
 

@@ -46,11 +46,11 @@ class Criterion(_Settings):
 
 def _below_guess(name: str, value: float, logits: torch.Tensor) -> None:
     """A clear error if the mean loss is to be held above a guess's: gradient ascent would end in chaos."""
-    classes = logits.shape[-1]
-    if value > math.log(max(classes, 1)):
+    classes = logits.shape[-1] if logits.ndim == 2 else 0  # another shape is the function's to refuse
+    if classes > 1 and value > math.log(classes):
         raise UserError(
             f"got {name}={value:g} nats; with {classes} classes a guess has a loss of log {classes} = "
-            f"{math.log(max(classes, 1)):.3f}: expected less, such as {name}={math.log(max(classes, 1)) / 2:.2g}"
+            f"{math.log(classes):.3f}: expected less, such as {name}={math.log(classes) / 2:.2g}"
         )
 
 

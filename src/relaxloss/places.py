@@ -15,9 +15,9 @@ MARKS = {"compare": "details/facts.json", "tune": "tuning.json", "audit": "audit
 
 def writable(path: Path, option: str = "--out") -> None:
     """A clear error now, rather than after hours, if nothing can be written there. The path need not be there yet."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{option} {path} is a file; expected a directory, or a path that is not there yet")
     try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{option} {path} is a file; expected a directory, or a path that is not there yet")
         with tempfile.TemporaryFile(dir=next(each for each in (path, *path.parents) if each.exists())):
             pass
     except OSError as error:
@@ -43,16 +43,23 @@ def keep(path: Path, kind: str, lost: Callable[[dict[str, Any]], str], overwrite
         path: the directory; it need not be there.
         kind: of the results that are to come.
         lost: what of the results that are there, given the JSON of their mark, the new ones lack; empty if nothing.
-        overwrite: replace them all the same.
+        overwrite: replace them all the same; those of another command are no longer taken for results.
     """
     if overwrite:
+        for other, name in MARKS.items():
+            if other != kind:
+                (path / name).unlink(missing_ok=True)
         return
     of_kind(path, kind)
-    try:
-        found = json.loads((path / MARKS[kind]).read_text(encoding="utf-8"))
-        missed = lost(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged: nothing to lose
+    mark = path / MARKS[kind]
+    if not mark.is_file():
         return
+    try:
+        missed = lost(json.loads(mark.read_text(encoding="utf-8")))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        missed = f"what they are cannot be read from {MARKS[kind]} ({type(error).__name__}: {error})"
     if missed:
         raise UserError(
             f"{path} holds results that this would replace: {missed}. Give another --out (out=...), or --overwrite "

@@ -34,7 +34,10 @@ def _recipe(given: Any) -> Any:
 def _read_list(given: Any, parse: Callable[[str], Any], sets: Collection[str]) -> Any:
     """A list as the command line takes it, or its items, some of which are names of sets (``paper``, ``all``)."""
     if isinstance(given, (list, tuple)) and any(isinstance(each, str) and each in sets for each in given):
-        return tuple(one for each in given for one in (parse(each) if isinstance(each, str) else (each,)))
+        found: list[Any] = []
+        for one in (one for each in given for one in (parse(each) if isinstance(each, str) else (each,))):
+            found += [one] if one not in found else []  # sets overlap
+        return tuple(found)
     return parse(given) if isinstance(given, str) else given
 
 
@@ -48,8 +51,9 @@ class Experiment(Spec):
 
     Attributes:
         dataset: a data set's name, or the path of a user's file; ``label`` and ``drop`` are for the latter.
-        defenses: specs as objects, strings or dicts, or one string as the command line takes it; ``a+b`` composes.
-        attacks: likewise; sets such as ``paper`` stand for their members.
+        defenses: specs as objects, strings or dicts, or one comma-separated string; ``a+b`` composes. ``all`` stands
+            for every one at its default (see `relaxloss.defenses.parse_list` for defaults that few classes allow).
+        attacks: likewise; sets such as ``paper`` stand for their members, all of which the game must allow.
         game: who is in which model, `FiveFolds` or `RandomHalves`.
         recipe: None: the paper's for this kind of data.
         shadows: ``same`` (adaptive), ``undefended``, or both side by side.
@@ -126,6 +130,7 @@ class Plan:
     def __init__(self, experiment: Experiment, dataset: Dataset, reference: Dataset | Reference) -> None:
         self.experiment, self.dataset, self.reference = experiment, dataset, reference
         self.recipe = experiment.recipe or Recipe.default(dataset)
+        self.recipe.check()
         for attack in experiment.attacks:
             if strange := set(attack.needs.queries) - set(signals.QUERIES):
                 raise unknown(f"query that attack {attack} needs", min(strange), signals.QUERIES)

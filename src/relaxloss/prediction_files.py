@@ -52,6 +52,7 @@ def read(path: Path | str, *, kind: Kind = "auto", label: str | None = None, mem
     try:
         size = path.stat().st_size
         source = {"file": path.name, "bytes": size, "sha256": _digest(path) if size <= LIMIT else ""}
+        source |= {"label": label, "member": member, "kind": kind}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file that you may read") from None
     if not size:

@@ -98,7 +98,8 @@ class Goal:
 def first(range_: Range, given: float | None = None, grid: int = GRID) -> tuple[float, ...]:
     """The strengths to try at first: an even grid, of which the inner point nearest to `given` is moved onto it.
 
-    Of a grid of two, which has none, the nearest end is. So a strength that somebody set by hand is always among those compared.
+    Of a grid of two, which has none, the nearest end is. So a strength that somebody set by hand is always among those
+    compared.
     """
     found = [range_.at(step / (grid - 1)) for step in range(grid)]
     if given is not None and range_.low < given < range_.high:

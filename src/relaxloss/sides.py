@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 import scipy.stats
 
 from relaxloss.checks import Bools, Ints
 
+POWER = 6  # deviations that the probabilities must claim above chance before labels at chance mean something
+TWINS = 3
 FEWEST_EXPECTED = 5  # of a class on each side: the chi-square test's usual condition; rarer classes are counted as one
 
 
-def better_than_chance(predicted: Ints, labels: Ints) -> tuple[float, float, float]:
-    """Accuracy, the accuracy expected if the same labels stood in random order, and how likely chance does so well.
+class LabelFit(NamedTuple):
+    """How well probabilities fit their labels: the mean probability of the true class, against two extremes.
 
-    With a_c predictions and b_c labels of class c among n samples, randomly ordered labels agree with μ = Σ a_c b_c / n
-    of them, and the variance of that number is (Σ a_c b_c − Σ a_c b_c (a_c + b_c) / n + μ²) / (n − 1) (Hoeffding,
-    Annals of Mathematical Statistics 22, 1951). The p-value is one-sided and from the normal distribution; it is 1
-    where all predictions or all labels are the same.
+    Attributes:
+        found: that mean.
+        chance: what it would be if the same labels stood in random order.
+        claimed: what it would be if the labels were drawn from the probabilities themselves.
+        p: how likely labels in random order do as well as these.
+    """
+
+    found: float
+    chance: float
+    claimed: float
+    p: float
+
+
+def label_fit(logits: npt.NDArray[np.floating[Any]], labels: Ints) -> LabelFit | None:
+    """Do these labels belong to these predictions? None where that cannot be told.
+
+    With probabilities P and the n labels in random order, the sum of the true classes' probabilities has the mean
+    μ = Σ_ij c_ij / n and the variance Σ_ij (c_ij - c̄_i. - c̄_.j + c̄)² / (n - 1), where c_ij = P[i, y_j] (Hoeffding,
+    Annals of Mathematical Statistics 22, 1951); p is one-sided and from the normal distribution. If the probabilities
+    claim no more than `POWER` deviations above chance, as those of a rare outcome may, nothing can be told.
 
     Args:
-        predicted: ``(n,)`` classes from 0, n of at least 2.
-        labels: ``(n,)`` the true ones.
+        logits: ``(n, C)``, n of at least 2.
+        labels: ``(n,)`` true classes.
     """
-    n = len(labels)
-    classes = int(max(predicted.max(), labels.max())) + 1
-    a, b = (np.bincount(each, minlength=classes).astype(float) for each in (predicted, labels))
-    mean = (a * b).sum() / n
-    variance = ((a * b).sum() - (a * b * (a + b)).sum() / n + mean**2) / (n - 1)
-    hits = float((predicted == labels).sum())
-    if variance <= 1e-9:
-        return hits / n, mean / n, 1.0
-    return hits / n, mean / n, float(scipy.stats.norm.sf((hits - mean) / math.sqrt(variance)))
+    n, classes = logits.shape
+    p = scipy.special.softmax(logits, axis=1)
+    of_label = np.bincount(labels, minlength=classes) / n
+    row, column = p @ of_label, p.mean(axis=0)
+    chance = float(column @ of_label)
+    spread = ((p - row[:, None] - column + chance) ** 2) @ of_label  # over j: n of it for each row i
+    deviation = math.sqrt(spread.sum() * n / (n - 1))  # of the sum over the rows
+    found, claimed = float(p[np.arange(n), labels].mean()), float((p**2).sum() / n)
+    if deviation < 1e-9 or (claimed - chance) * n < POWER * deviation:
+        return None
+    return LabelFit(found, chance, claimed, float(scipy.stats.norm.sf((found - chance) * n / deviation)))
 
 
 def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) -> float:
-    """The share of non-members with the very outputs and label of a member: the same record, if outputs are exact.
+    """The share of non-members with the very outputs and label of a member, if that is more than the outputs explain.
 
-    Rows whose probabilities are all 0 or 1 in the outputs' precision are left out: many records share those.
+    Outputs may be coarse (rounded, or the few leaves of a tree): then non-members share theirs with each other as
+    well. Only if a member and a non-member agree more than `TWINS` times as often as two non-members do, the share
+    counts; else it is 0. Rows whose probabilities are all 0 or 1 in the outputs' precision are left out.
 
     Args:
         outputs: ``(N, C)`` logits.
@@ -52,11 +75,18 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
         graded = (np.exp(outputs - top) > 1e-7).sum(axis=1) > 1
     rows = np.ascontiguousarray(np.column_stack([outputs, labels]))
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
-    return float((np.isin(keys[~member], keys[member]) & graded[~member]).mean())
+    _, codes = np.unique(keys, return_inverse=True)
+    inside, outside = (np.bincount(codes[side & graded], minlength=len(rows)) for side in (member, ~member))
+    n, m = int(member.sum()), int((~member).sum())
+    across, within = (inside * outside).sum() / (n * m), (outside * (outside - 1)).sum() / max(m * (m - 1), 1)
+    return float(outside[inside > 0].sum() / m) if across > TWINS * within else 0.0
 
 
-def class_mix(labels: Ints, member: Bools, classes: tuple[str, ...]) -> tuple[float, str]:
-    """The p-value of the chi-square test that both sides have the same mix of classes; the class that differs most.
+def class_mix(labels: Ints, member: Bools, classes: tuple[str, ...]) -> tuple[float, float, str]:
+    """How far the mixes of classes of both sides are from each other, and the class that differs most.
+
+    The p-value of the chi-square test that they are the same; the total variation distance between them (the share of
+    samples that would have to change class); a sentence.
 
     Args:
         labels: ``(N,)`` true classes.
@@ -65,6 +95,7 @@ def class_mix(labels: Ints, member: Bools, classes: tuple[str, ...]) -> tuple[fl
     """
     counts = np.stack([np.bincount(labels[side], minlength=len(classes)) for side in (member, ~member)])
     shares = counts / counts.sum(axis=1, keepdims=True)
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     most = int(np.abs(shares[0] - shares[1]).argmax())
     said = f"class {classes[most]} is {shares[0, most]:.1%} of the members and {shares[1, most]:.1%} of the non-members"
     expected = counts.sum(axis=0) * counts.sum(axis=1).min() / counts.sum()
@@ -72,5 +103,5 @@ def class_mix(labels: Ints, member: Bools, classes: tuple[str, ...]) -> tuple[fl
     table = np.column_stack([counts[:, frequent], counts[:, ~frequent].sum(axis=1)])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2:
-        return 1.0, said
-    return float(scipy.stats.chi2_contingency(table, correction=False).pvalue), said
+        return 1.0, distance, said
+    return float(scipy.stats.chi2_contingency(table, correction=False).pvalue), distance, said

@@ -103,7 +103,10 @@ class Store:
                     f"the disk of {self.root} is full: could not write {size / 1e6:.1f} MB; nothing stored before is "
                     "lost: free some space and run the same command again"
                 ) from None
-            raise
+            raise UserError(
+                f"cannot write the store {self.root}: {error.strerror or error}; nothing stored before is lost: see "
+                "that it can be written, and run the same command again"
+            ) from None
         shutil.rmtree(self.scratch(key), ignore_errors=True)
 
     def get(self, stage: str, key: str) -> dict[str, bytes] | None:

@@ -47,8 +47,8 @@ class Recipe(Spec):
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Raise `UserError` if the schedule makes no sense. A recipe that was used before is read all the same."""
         late = [milestone for milestone in self.milestones if milestone > self.epochs]
         if self.schedule == "milestones" and late:
             raise UserError(

@@ -66,7 +66,9 @@ class Trained:
                 raise UserError(
                     f"the model was trained on {self.card['dataset']}, an array; expected an array, no table"
                 )
-            x = encode(x, [Column(name, tuple(values) or None) for name, values in self.card["columns"]])
+            x = encode(
+                x, [Column(name, tuple(values) or None, *dates) for name, values, *dates in self.card["columns"]]
+            )
         elif not isinstance(x, np.ndarray) or x.dtype == object:
             got = f"an array of {x.dtype}s" if isinstance(x, np.ndarray) else type(x).__name__
             wanted = "a pandas DataFrame with the columns it was trained on" if self.card["columns"] else "an array"
@@ -92,6 +94,8 @@ class Trained:
             weights[RELEASE] = pack_weights(self.release.state_dict())
         for name, content in weights.items():
             write_atomically(folder / name, content)
+        if RELEASE not in weights:
+            (folder / RELEASE).unlink(missing_ok=True)  # of a model that was here before
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()}
         write_atomically(folder / SPLIT, pack_arrays(self.split))
         write_atomically(folder / HISTORY, self.history.to_csv(index=False))
@@ -127,10 +131,10 @@ class Trained:
 
 def _weights(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
     """The weights' files, as they were saved; a model of a version that wrote no digests is taken as it is."""
-    names = [name for name in (NETWORK, RELEASE) if name in digests or name == NETWORK or (folder / name).exists()]
+    names = list(digests) or [name for name in (NETWORK, RELEASE) if name == NETWORK or (folder / name).exists()]
     found = {name: (folder / name).read_bytes() for name in names}
     for name, content in found.items():
-        if digests and hashlib.sha256(content).hexdigest() != digests.get(name):
+        if name in digests and hashlib.sha256(content).hexdigest() != digests[name]:
             raise UserError(
                 f"{folder}: {name} is not as it was saved with {CARD} (damaged, or of another model); copy the whole "
                 "directory again, or train again"
@@ -180,6 +184,8 @@ def train(
             f"got test={test} and reference={share}; expected shares that leave members: 0 <= test + reference < 1"
         )
     defense.check(data.num_classes)
+    if recipe is not None:
+        recipe.check()
     _no_identifiers(data)
     order = seeds.rng(seed, "split").permutation(len(data)).astype(np.int64)
     bounds = [int(len(data) * test), int(len(data) * (test + share))]
@@ -214,7 +220,8 @@ def _columns(data: Dataset, encoder: Encoder) -> list[list[Any]]:
     named: list[list[Any]] = []
     seen = iter(encoder.seen.tolist())
     for column in data.columns:
-        named.append([column.name, [value if next(seen) else None for value in column.categories or ()]])
+        known = [value if next(seen) else None for value in column.categories or ()]
+        named.append([column.name, known, column.dates])
     return named
 
 

@@ -28,10 +28,14 @@ FEWEST_MEMBERS = 5
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: numeric, or categorical with its categories (then the data hold their codes 0, 1, ...)."""
+    """One column of a table: numeric, or categorical with its categories (then the data hold their codes 0, 1, ...).
+
+    `dates`: numeric, and the numbers are days since 1970-01-01. They enter no fingerprint: training sees numbers.
+    """
 
     name: str
     categories: tuple[str, ...] | None = None
+    dates: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from relaxloss.errors import UserError, unknown
 MOST_CATEGORIES = 1000
 BLOCK = 1 << 24  # bytes: more than any one row
 SHOWN = 10
+TOLD = 10  # rows: of a few, all may well have an unknown category
 
 
 def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) -> Dataset:
@@ -61,7 +62,7 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     columns, notes = [], _Notes()
     for index, column in enumerate(kept):
         x[:, index], categories = _feature(_whole(table, column), column, path, notes)
-        columns.append(Column(column, categories))
+        columns.append(Column(column, categories, bool(notes.dates) and notes.dates[-1] == column))
     said = [
         f"file {path.name}: {len(table):,} rows, {sum(column.categories is None for column in columns)} numeric and "
         f"{sum(column.categories is not None for column in columns)} categorical columns",
@@ -76,7 +77,7 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
     """Rows of a table as a data set with these columns has them: ``(n, D)`` float32.
 
     Other columns are not looked at. Dates may be given as text (YYYY-MM-DD), as pandas reads them. A category that the
-    columns do not know is missing, as the encoder treats it; a warning is raised where a column has no other.
+    columns do not know is missing, as the encoder treats it; a warning is raised where 10 rows or more hold no other.
 
     Raises `UserError` for a column that is absent, or of another kind.
     """
@@ -91,12 +92,13 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
         elif column.categories:
             codes = _codes(values.cast(pa.string()), column.categories).astype(np.float32)
             x[:, index] = np.where(codes < 0, np.nan, codes)
-            if (codes < 0).all():
+            if (codes < 0).all() and len(codes) >= TOLD:
                 strange.append(column.name)
-        elif (days := _dates(values)) is not None:
+        elif column.dates and (days := _dates(values)) is not None:
             x[:, index] = _feature(days, column.name, source, notes)[0]
         elif labels.is_text(values.type):
-            raise UserError(f"column {column.name!r} holds text; the model was trained on numbers there")
+            wanted = "dates (YYYY-MM-DD)" if column.dates else "numbers"
+            raise UserError(f"column {column.name!r} holds text; the model was trained on {wanted} there")
         else:
             x[:, index] = _feature(values, column.name, source, notes)[0]
     if strange:
@@ -109,13 +111,17 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
 
 
 def _dates(values: pa.Array) -> pa.Array | None:
-    """Text of dates as dates; None if it is not text, or holds anything else."""
+    """Text of dates (YYYY-MM-DD, with a time or without; empty: missing) as dates; None if it holds anything else."""
     if not labels.is_text(values.type):
         return None
-    try:
-        return values.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
-        return None
+    filled = pa.compute.utf8_trim_whitespace(values)
+    filled = pa.compute.if_else(pa.compute.equal(filled, ""), pa.scalar(None, filled.type), filled)
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return filled.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return None
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -133,7 +139,7 @@ def read_csv(path: Path) -> pa.Table:
         raise UserError(f"{path}: line {line} holds bytes that are no UTF-8 text; save the file as UTF-8") from None
     header = content.split(b"\n", 1)[0].decode()
     for separator, said in ((";", "semicolons"), ("\t", "tabs")):
-        if header.count(separator) > header.count(","):
+        if header.count(separator) > header.count(",") and '"' not in header:
             raise UserError(
                 f"{path}: the columns seem separated by {said}; expected commas and a decimal point: save it with them"
             )
@@ -194,6 +200,9 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
     if values.null_count == len(values):
         raise UserError(f"{path}: column {name!r} has no value in any row; drop it with --drop {name}")
     categories: tuple[str, ...] | None = None
+    days = _dates(values)
+    if days is not None and days.null_count < len(days):
+        values, kind = days, days.type
     if types.is_dictionary(kind) or types.is_boolean(kind) or labels.is_text(kind):
         codes, categories = _categories(values, name, path)
         notes.categories.append(f"{name} ({len(categories)})")
@@ -231,11 +240,12 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
 
 def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[str, ...]]:
     """The codes of the values in the sorted order of their text, -1 where missing, and that order."""
-    if pa.types.is_dictionary(values.type):
+    declared = pa.types.is_dictionary(values.type)
+    if declared:
         values = values.cast(values.type.value_type)
     text = values.cast(pa.string())
     order = sorted(value for value in text.unique().to_pylist() if value is not None)
-    if why := texts.mistaken(order):
+    if not declared and (why := texts.mistaken(order)):
         raise UserError(f"{path}: column {name!r} holds {why}; or drop it with --drop {name}")
     if len(order) > MOST_CATEGORIES:
         raise UserError(

@@ -44,8 +44,8 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
         if num_classes is None and "num_classes" in arrays:
             num_classes = int(arrays["num_classes"].item())
         columns = tuple(
-            Column(str(column), None if categories is None else tuple(map(str, categories)))
-            for column, categories in json.loads(str(arrays.get("columns", "[]")))
+            Column(str(column), None if categories is None else tuple(map(str, categories)), *map(bool, dates))
+            for column, categories, *dates in json.loads(str(arrays.get("columns", "[]")))
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: num_classes or columns cannot be read ({error}); leave them out") from None
@@ -68,7 +68,7 @@ def write(dataset: Dataset, path: Path) -> None:
     else:
         arrays["x"] = dataset.x
     if dataset.columns:
-        arrays["columns"] = json.dumps([[column.name, column.categories] for column in dataset.columns])
+        arrays["columns"] = json.dumps([[column.name, column.categories, column.dates] for column in dataset.columns])
     if dataset.classes:
         arrays["classes"] = np.array(dataset.classes)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -35,10 +35,10 @@ def keep(out: Path, found: Predictions, *, overwrite: bool) -> None:
     """A clear error if the directory holds the audit of another file, which the audit of this one would replace."""
 
     def lost(there: dict[str, Any]) -> str:
-        source, mine = there["facts"]["source"], found.source
-        return (
-            "" if source.get("sha256") == mine.get("sha256") else f"the audit of {source.get('file', 'other arrays')}"
-        )
+        source, mine = there["facts"]["source"], dict(found.source)
+        if source.get("sha256") != mine.get("sha256"):
+            return f"the audit of {source.get('file', 'other arrays')}"
+        return "" if source == mine else f"the audit of {source.get('file')} with other columns"
 
     places.keep(out, "audit", lost, overwrite)
 

@@ -101,9 +101,9 @@ def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None)
         return f"shadows {old.shadows}"
     if old.game != experiment.game:
         return f"they are of the game {old.game}"
-    recipe, theirs = experiment.recipe or Recipe.default(dataset), old.recipe or Recipe.default(dataset)
-    names = [each.name for each in dataclasses.fields(Recipe)]
-    changed = [f"{name} {getattr(theirs, name)}" for name in names if getattr(theirs, name) != getattr(recipe, name)]
+    recipe = json.loads(json.dumps((experiment.recipe or Recipe.default(dataset)).settings()))
+    theirs = facts["experiment"].get("recipe") or recipe
+    changed = [f"{name} {value}" for name, value in theirs.items() if name in recipe and recipe[name] != value]
     return f"they are of a recipe with {', '.join(changed)}" if changed else ""
 
 

@@ -13,7 +13,9 @@ import jinja2
 import markupsafe
 
 from relaxloss import places
+from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
+from relaxloss.experiment import load_data
 from relaxloss.plan import Experiment
 from relaxloss.report import drawing, page, tables, tuning_words, words
 from relaxloss.report.drawing import INK, WIDTH, Figure
@@ -38,13 +40,32 @@ def save(tuning: Tuning, out: Path | str) -> Path:
     return out / NAME
 
 
-def lost(there: dict[str, Any], experiment: Experiment, defense: Defense, wish: Wish) -> str:
+def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None, defense: Defense, wish: Wish) -> str:
     """What a tuning's JSON holds that another tuning would not; empty if it is the same one."""
-    asked = {name: value for name, value in dataclasses.asdict(wish).items() if value is not None}
-    name = "+".join(part.partition(":")[0] for part in str(there["chosen"]).split("+"))
-    mine = "+".join(part.partition(":")[0] for part in str(defense).split("+"))
-    same = (there["asked_for"], name, there["seed"]) == (asked, mine, experiment.seeds[0])
-    return "" if same else f"a tuning of {name} for {there['asked_for']} at seed {there['seed']}"
+    dataset = data if data is not None else load_data(experiment)
+    recipe = experiment.recipe
+    mine = {
+        "asked_for": {name: value for name, value in dataclasses.asdict(wish).items() if value is not None},
+        "seed": experiment.seeds[0],
+        "fingerprint": dataset.fingerprint,
+        "attacks": [str(attack) for attack in experiment.attacks],
+        "recipe": None if recipe is None else recipe.settings(),
+        "settings": defense.settings(),
+    }
+    mine = json.loads(json.dumps(mine))
+    changed = [name for name in list(mine)[:-1] if there[name] != mine[name]]
+    field = there["field"]
+    if _without(there["settings"], field) != _without(mine["settings"], field):
+        changed.append("settings")
+    old = f"a tuning of {there['chosen'].partition(':')[0]} for {there['asked_for']} at seed {there['seed']}"
+    return f"{old}, with another {', '.join(changed)}" if changed else ""
+
+
+def _without(settings: Any, field: str) -> Any:
+    """A defense's settings, or those of a composed one's parts, without the field that was tuned."""
+    if isinstance(settings, dict):
+        return {name: _without(value, field) for name, value in settings.items() if name != field}
+    return [_without(value, field) for value in settings] if isinstance(settings, list) else settings
 
 
 def summary(tuning: Tuning) -> dict[str, Any]:
