@@ -12,7 +12,7 @@ import scipy.stats
 
 from relaxloss.checks import Bools, Ints
 
-POWER = 6  # deviations that the probabilities must claim above chance before labels at chance mean something
+POWER = 12  # deviations that the probabilities must claim above chance before labels at chance mean something
 TWINS = 3
 FEWEST_EXPECTED = 5  # of a class on each side: the chi-square test's usual condition; rarer classes are counted as one
 
