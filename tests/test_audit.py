@@ -300,6 +300,12 @@ def test_an_inverted_flag_is_flagged() -> None:
     assert audit_words.doubts(rl.audit(**given)) == []
 
 
+def test_every_fact_that_an_audit_may_lack_has_words(plain: auditing.Audit) -> None:
+    lacking = {fact for facts in plain.undecided.values() for fact in facts}
+    assert {"idle", "dp", "adaptive"} <= lacking
+    assert lacking <= audit_words.FACTS.keys()
+
+
 def test_labels_of_other_rows_are_flagged_first() -> None:
     given = planted()
     moved = given | {name: np.roll(given[name], 1) for name in ("member_labels", "nonmember_labels")}

@@ -142,8 +142,8 @@ def _cluster(name: str, address: str | None) -> Iterator[Any]:
 
             with Client(address) if address else Client(threads_per_worker=1) as client:
                 yield client
-    except ImportError:
-        raise MissingExtra(f"--engine {name}", name) from None
+    except ImportError as error:
+        raise MissingExtra(f"--engine {name} ({error})", name) from None
 
 
 @contextlib.contextmanager

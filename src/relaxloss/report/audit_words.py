@@ -26,7 +26,9 @@ FACTS = {
     "changed_labels": "whether what is released has other top classes than the model beneath",
     "reference_overlap": "whether a defense was fitted on some of these samples",
     "dp": "whether differential privacy is claimed",
-    "label_fit": "whether the labels fit the predictions: these claim too little, or are too few, to tell",
+    "label_fit": "whether the labels fit the predictions (these claim too little, or are too few, to tell)",
+    "label_only_advantage": "what the labels alone tell, beside the confidences",
+    "idle": "whether a defense came to act in the training",
     "selected_on_asked": "whether these samples chose the model or its settings",
 }
 RECORDS = 15  # shown on the page; all are in records.csv
