@@ -222,6 +222,7 @@ BAD_TABLES = {
     "ragged": (csv("a,y\n1,0\n2,1,3\n"), "y", "Expected 2 columns, got 3"),
     "not text": (raw("f.csv", b"a,y\n\xff\xfe,1\n" * 12), "y", "line 2 holds bytes that are no UTF-8"),
     "semicolons": (csv("a;y\n" + "1;0\n" * 12), "y", "separated by semicolons"),
+    "quoted semicolons": (csv('"a";"y"\n' + "1;0\n" * 12), "y", "separated by semicolons"),
     "tabs": (csv("a\ty\n" + "1\t0\n" * 12), "y", "separated by tabs"),
     "truncated gzip": (raw("f.csv.gz", gzip.compress(b"a,y\n1,0\n" * 99)[:-12]), "y", "check that it is whole"),
     "no gzip": (raw("f.csv.gz", b"a,y\n1,0\n"), "y", "check that it is whole"),

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relaxloss import attacks, defenses, metrics
+from relaxloss import attacks, defenses, jobs, metrics
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.base import Needs
 from relaxloss.data import Dataset
@@ -258,6 +258,26 @@ def test_a_defense_on_which_every_attack_fails_is_left_out(
     assert set(found.rows["defense"]) == {"none"}
     assert {"loss", "entropy"} <= set(found.rows["attack"])
     assert found.failures[0].startswith("relaxloss:alpha=0.8 is left out, for every attack on it failed: loss")
+
+
+def test_failures_in_different_places_leave_what_none_failed_on(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = jobs._scores
+
+    def scores(attack: Attack, rows: tuple[Evidence, ...]) -> Any:
+        seen = rows[0].shadows[0]
+        loss = metrics.losses(seen.logits[0], seen.labels)[rows[0].shadow_member[0]].mean()
+        bad = {"loss": loss > 0.4, "entropy": loss <= 0.4 and loss > 0.05}[attack.name]
+        return 1 / 0 if bad else whole(attack, rows)
+
+    monkeypatch.setattr(jobs, "_scores", scores)
+    specs = ("none", "relaxloss:alpha=0.8", "relaxloss:alpha=0.2")
+    spec = replace(SPEC, defenses=specs, attacks=("loss", "entropy"), shadows="same")  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="2 jobs failed"):
+        found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    assert set(found.rows["defense"]) == {"none"}
+    assert {"loss", "entropy"} <= set(found.rows["attack"])
 
 
 def test_a_release_that_fails_takes_nothing_of_the_defenses_that_share_its_training(

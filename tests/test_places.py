@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -136,9 +138,35 @@ def test_the_same_file_with_other_columns_is_another_audit(tmp_path: Path) -> No
     table.to_csv(path, index=False)
     assert call("audit", str(path), "--out", str(tmp_path / "x")).returncode == 0
     told = call("audit", str(path), "--member", "other", "--out", str(tmp_path / "x"))
-    assert "the audit of p0.csv with other columns" in told.stderr
+    assert "the audit of p0.csv with another member" in told.stderr
 
 
 def test_a_name_that_no_disk_takes_is_the_users_to_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write into --out"):
         places.writable(tmp_path / ("a" * 300))
+
+
+def test_the_usual_columns_by_name_are_no_other_audit(tmp_path: Path) -> None:
+    path, out = predictions(tmp_path, 0), tmp_path / "x"
+    for more in ((), ("--label", "label"), ("--member", "member")):
+        assert call("audit", str(path), "--out", str(out), *more).returncode == 0
+    written = json.loads((out / "audit.json").read_text())
+    for name in ("label", "member", "kind"):
+        del written["facts"]["source"][name]  # as an earlier version wrote it
+    (out / "audit.json").write_text(json.dumps(written))
+    assert call("audit", str(path), "--out", str(out)).returncode == 0
+
+
+def test_an_attack_that_nobody_registered_runs_twice(tmp_path: Path, blobs: Dataset) -> None:
+    @dataclass(frozen=True)
+    class Mine(attacks.Attack):
+        name: ClassVar[str] = "mine"
+
+        def score(self, evidence: attacks.Evidence) -> np.ndarray:
+            return evidence.target.logits[0].max(axis=1).astype(float)
+
+    spec = replace(SPEC, attacks=(Mine(), attacks.parse("loss")))
+    for _ in range(2):
+        assert "mine" in set(rl.compare(spec, tmp_path, data=blobs, engine=HERE).rows["attack"])
+    with pytest.raises(UserError, match="they have other attacks"):
+        rl.compare(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs, engine=HERE)

@@ -292,6 +292,9 @@ def test_another_tuning_is_not_replaced(tuned: tuple[tuning.Tuning, Path], blobs
         (SPEC, {"defense": "relaxloss:flatten=official"}, "another settings"),
         (replace(SPEC, attacks=("entropy",)), {}, "another attacks"),
         (SPEC, {"max_auc": 0.7}, "another asked_for"),
+        (SPEC, {"field": "upper", "low": 0.5, "high": 1.0}, "another field, range"),
+        (SPEC, {"high": 0.5}, "another range"),
+        (SPEC, {"repeats": 2}, "another games"),
     ):
         with pytest.raises(UserError, match=said):
             rl.tune(changed, out=tuned[1], engine=HERE, **{"data": blobs, "max_auc": 0.6} | options)
@@ -430,7 +433,7 @@ def test_a_setting_that_fails_is_passed_over(blobs: Dataset, tmp_path: Path, mon
     assert failed["strength"].item() == 1.38
     assert found.met
     with pytest.raises(UserError, match="every setting failed"):
-        rl.tune(SPEC, max_auc=0.7, low=1.1, high=1.3, out=tmp_path, data=blobs)
+        rl.tune(SPEC, max_auc=0.7, low=1.1, high=1.3, out=tmp_path, data=blobs, overwrite=True)
 
 
 def test_defenses_with_a_reference_set_play_nested_folds(blobs: Dataset, tmp_path: Path) -> None:

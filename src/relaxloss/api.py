@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from relaxloss import defenses, places, report, tuning
 from relaxloss.data import Dataset
@@ -11,7 +13,6 @@ from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.experiment import Experiment, Result, Watch, run
 from relaxloss.report import tuning_page
-from relaxloss.specs import build
 from relaxloss.tuning import Tuning, Wish
 
 
@@ -43,10 +44,20 @@ def compare(
     free = functools.partial(places.keep, Path(out), "compare", overwrite=overwrite)
     free(functools.partial(report.lost, experiment=experiment, data=data))
     result = run(experiment, out, data=data, engine=engine, watch=watch, store=store)
-    held = build(Experiment, result.facts["experiment"])  # after failures less than was asked for
+    held = _held(experiment, result.facts["experiment"])
     free(functools.partial(report.lost, experiment=held, data=data))  # another run may have ended here meanwhile
     report.save(result, Path(out))
     return result
+
+
+def _held(experiment: Experiment, facts: dict[str, Any]) -> Experiment:
+    """The part of the experiment that its result is of: after failures less than was asked for."""
+    asked = experiment.settings()
+    kept: dict[str, Any] = {}
+    for name in ("defenses", "attacks"):
+        pairs = zip(getattr(experiment, name), asked[name], strict=True)
+        kept[name] = tuple(each for each, settings in pairs if settings in facts[name])
+    return replace(experiment, **kept)
 
 
 def tune(
@@ -98,8 +109,9 @@ def tune(
     else:
         experiment = on if isinstance(on, Experiment) else Experiment(on)
     wish = Wish(max_auc, max_tpr, keep_accuracy, fpr)
+    options: dict[str, Any] = {"field": field, "low": low, "high": high, "repeats": repeats}
     other = functools.partial(
-        tuning_page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), wish=wish
+        tuning_page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), wish=wish, **options
     )
     places.keep(Path(out), "tune", other, overwrite)
     found = tuning.tune(

@@ -178,6 +178,8 @@ def _scored(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Fail
             on = f"on {', '.join(map(str, victims))}" if len(victims) < len(kept or defenses) else "on every defense"
             failed.add(f"attack {attack} is left out, for it failed {on}", first.text, first.trace)
     left = tuple(each for each in attacks if not any((defense, each) in broken for defense in kept))
+    if kept and not left:  # no attack succeeded on all: keep them all, on the defenses that none failed on
+        left, kept = attacks, tuple(each for each in kept if not any((each, attack) in broken for attack in attacks))
     return plan.only(kept, left) if kept and left else failed.end()
 
 

@@ -251,7 +251,8 @@ CHECKS = (
         _no_better_than_chance,
         raised_if=f"labels fit confident predictions no better than in random order (p > {CHANCE:g})",
         why="A trained model knows something of its labels. If it does not, the labels or the columns most likely "
-        "belong to other rows or classes, and then no attack is measured.",
+        "belong to other rows or classes, and then no attack is measured. If it is the non-members' alone, the "
+        "model may also have learned nothing that holds for them.",
         what_to_do="Check that labels stand beside their own predictions, and that columns are in the labels' order.",
     ),
     Check(

@@ -66,9 +66,8 @@ class Trained:
                 raise UserError(
                     f"the model was trained on {self.card['dataset']}, an array; expected an array, no table"
                 )
-            x = encode(
-                x, [Column(name, tuple(values) or None, *dates) for name, values, *dates in self.card["columns"]]
-            )
+            card = self.card["columns"]  # an older one does not say where dates are: there they may be anywhere
+            x = encode(x, [Column(name, tuple(values) or None, *(dates or [True])) for name, values, *dates in card])
         elif not isinstance(x, np.ndarray) or x.dtype == object:
             got = f"an array of {x.dtype}s" if isinstance(x, np.ndarray) else type(x).__name__
             wanted = "a pandas DataFrame with the columns it was trained on" if self.card["columns"] else "an array"

@@ -137,9 +137,9 @@ def read_csv(path: Path) -> pa.Table:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: line {line} holds bytes that are no UTF-8 text; save the file as UTF-8") from None
-    header = content.split(b"\n", 1)[0].decode()
+    header = re.sub(r'"[^"]*"', "", content.split(b"\n", 1)[0].decode())  # without quoted names
     for separator, said in ((";", "semicolons"), ("\t", "tabs")):
-        if header.count(separator) > header.count(",") and '"' not in header:
+        if header.count(separator) > header.count(","):
             raise UserError(
                 f"{path}: the columns seem separated by {said}; expected commas and a decimal point: save it with them"
             )

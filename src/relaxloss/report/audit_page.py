@@ -38,7 +38,9 @@ def keep(out: Path, found: Predictions, *, overwrite: bool) -> None:
         source, mine = there["facts"]["source"], dict(found.source)
         if source.get("sha256") != mine.get("sha256"):
             return f"the audit of {source.get('file', 'other arrays')}"
-        return "" if source == mine else f"the audit of {source.get('file')} with other columns"
+        usual = {"label": "label", "member": "member", "kind": "auto"}
+        other = [name for name, plain in usual.items() if (source.get(name) or plain) != (mine.get(name) or plain)]
+        return f"the audit of {source.get('file')} with another {' and '.join(other)}" if other else ""
 
     places.keep(out, "audit", lost, overwrite)
 

@@ -80,7 +80,8 @@ def doubts(audit: Audit) -> list[str]:
     An attack below one half beside another above it is a leak in the other direction, and no more than a flag.
     """
     raised = {flag.name: flag for flag in audit.flags}
-    if flag := raised.get("no_better_than_chance"):
+    flag = raised.get("no_better_than_chance")
+    if flag is not None and "of the members" in flag.detail:  # else it may know nothing of non-members
         return [
             f"The labels seem to belong to other rows or other columns: {flag.detail}. {flag.what_to_do} Until then no "
             "number here says anything about the model."

@@ -92,8 +92,11 @@ def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None)
         return f"they are of other data ({facts['experiment']['dataset']})"
     try:
         old = build(Experiment, facts["experiment"])
-    except UserError:
-        return "they are of another version of relaxloss, or of a plugin that is not here"
+    except UserError:  # of another version, or with specs that are not registered: the very same one may come again
+        mine = json.loads(json.dumps(experiment.settings()))
+        names = ("defenses", "attacks", "seeds", "game", "shadows")
+        gone = [name for name in names if facts["experiment"][name] != mine[name]]
+        return f"they have other {' and '.join(gone)}, of a version or a plugin that is not here" if gone else ""
     for name in ("defenses", "attacks", "seeds"):
         if gone := [str(each) for each in getattr(old, name) if each not in getattr(experiment, name)]:
             return f"{name} {', '.join(gone)}, which this experiment lacks"

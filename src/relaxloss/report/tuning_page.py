@@ -12,7 +12,7 @@ import altair as alt
 import jinja2
 import markupsafe
 
-from relaxloss import places
+from relaxloss import places, tuning
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
 from relaxloss.experiment import load_data
@@ -40,9 +40,13 @@ def save(tuning: Tuning, out: Path | str) -> Path:
     return out / NAME
 
 
-def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None, defense: Defense, wish: Wish) -> str:
+def lost(
+    there: dict[str, Any], *, experiment: Experiment, data: Dataset | None, defense: Defense, wish: Wish,
+    field: str | None, low: float | None, high: float | None, repeats: int,
+) -> str:  # fmt: skip
     """What a tuning's JSON holds that another tuning would not; empty if it is the same one."""
     dataset = data if data is not None else load_data(experiment)
+    strength = tuning.strength_of(defense, dataset.num_classes, field=field, low=low, high=high)
     recipe = experiment.recipe
     mine = {
         "asked_for": {name: value for name, value in dataclasses.asdict(wish).items() if value is not None},
@@ -50,12 +54,14 @@ def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None,
         "fingerprint": dataset.fingerprint,
         "attacks": [str(attack) for attack in experiment.attacks],
         "recipe": None if recipe is None else recipe.settings(),
+        "field": strength.field,
+        "range": [float(strength.range.low), float(strength.range.high)],
+        "games": [str(game) for game in tuning.games_of(strength, experiment, repeats)],
         "settings": defense.settings(),
     }
     mine = json.loads(json.dumps(mine))
     changed = [name for name in list(mine)[:-1] if there[name] != mine[name]]
-    field = there["field"]
-    if _without(there["settings"], field) != _without(mine["settings"], field):
+    if _without(there["settings"], strength.field) != _without(mine["settings"], strength.field):
         changed.append("settings")
     old = f"a tuning of {there['chosen'].partition(':')[0]} for {there['asked_for']} at seed {there['seed']}"
     return f"{old}, with another {', '.join(changed)}" if changed else ""
