@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from relaxloss.task import Recipe
     from relaxloss.trained import Trained, train
 
-_ROOMS = (
-    "attacks",
-    "data",
-    "defenses",
-    "functional",
-    "games",
-    "gradients",
-    "metrics",
-    "models",
-    "nn",
-    "report",
-    "settings",
-)
 _NAMES = {
     "audit": "relaxloss.auditing",
     "compare": "relaxloss.api",
@@ -47,10 +34,10 @@ _NAMES = {
 
 def __getattr__(name: str) -> Any:
     """Rooms and names are imported when they are first asked for, so that ``import relaxloss`` is quick."""
-    if name in _ROOMS:
-        return importlib.import_module(f"relaxloss.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"relaxloss.{name}")
     raise AttributeError(f"module 'relaxloss' has no attribute {name!r}")
 
 

@@ -11,8 +11,9 @@ from relaxloss import defenses, places, report, tuning
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
-from relaxloss.experiment import Experiment, Result, Watch, run
+from relaxloss.experiment import Experiment, Result, Watch, load_data, run
 from relaxloss.report import tuning_page
+from relaxloss.task import Recipe
 from relaxloss.tuning import Tuning, Wish
 
 
@@ -41,11 +42,20 @@ def compare(
         overwrite: replace what is in `out`, though it holds defenses, attacks or seeds that this experiment lacks, or
             is of other data or another command.
     """
-    free = functools.partial(places.keep, Path(out), "compare", overwrite=overwrite)
-    free(functools.partial(report.lost, experiment=experiment, data=data))
+
+    def before(there: dict[str, Any]) -> str:
+        dataset = data if data is not None else load_data(experiment)
+        recipe = experiment.recipe or Recipe.default(dataset)
+        return report.lost(there, experiment=experiment, fingerprint=dataset.fingerprint, recipe=recipe.settings())
+
+    places.keep(Path(out), "compare", before, overwrite)
     result = run(experiment, out, data=data, engine=engine, watch=watch, store=store)
-    held = _held(experiment, result.facts["experiment"])
-    free(functools.partial(report.lost, experiment=held, data=data))  # another run may have ended here meanwhile
+    facts = result.facts
+    after = functools.partial(
+        report.lost, experiment=_held(experiment, facts["experiment"]), fingerprint=facts["fingerprint"],
+        recipe=facts["experiment"]["recipe"],
+    )  # fmt: skip
+    places.keep(Path(out), "compare", after, overwrite)  # another run may have ended here meanwhile
     report.save(result, Path(out))
     return result
 

@@ -184,7 +184,7 @@ def labels(
     return np.array([table[text] for text in texts], np.int64)[codes.reshape(-1)], names, notes
 
 
-def listed(names: Any) -> str:
+def listed(names: Any, shown: int = SHOWN) -> str:
     """The first names, and how many more there are."""
     found = list(names)
-    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else "")
+    return ", ".join(found[:shown]) + (f" and {len(found) - shown:,} more" if len(found) > shown else "")

@@ -122,7 +122,6 @@ class Failures:
 
 def _trained(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
     """Run the trainings; the plan of the defenses whose models are all there."""
-    before = len(failed.texts)
     train_jobs, cached = plan.train_jobs(store)
     names = {job.key: (f"{job.trainer} seed {job.seed} model {job.row}", job.work) for job in train_jobs}
     watch.begin("train", names, cached, store.root / "scratch")
@@ -140,7 +139,7 @@ def _trained(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Fai
         for key, why in outcome.result.failures.items() if outcome.result else ():
             failed.add(f"{whose[key]} seed {job.seed} model {job.row}, observed", why.text, why.trace)
         watch.done(job.key, outcome.result.seconds if outcome.result else 0)
-    if len(failed.texts) == before:
+    if not failed.texts:
         return plan
     sound = plan.observed(store)
     return plan.only(sound, plan.experiment.attacks) if sound else failed.end()

@@ -7,7 +7,6 @@ and loads like a model that does not.
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import get_args
 
@@ -18,7 +17,7 @@ from torch import nn
 from relaxloss import functional
 from relaxloss.errors import UserError
 from relaxloss.functional import Flatten
-from relaxloss.functional.base import one_of, within
+from relaxloss.functional.base import below_guess, one_of, within
 from relaxloss.functional.baselines import Form
 from relaxloss.functional.relax import check_settings
 
@@ -45,13 +44,9 @@ class Criterion(_Settings):
 
 
 def _below_guess(name: str, value: float, logits: torch.Tensor) -> None:
-    """A clear error if the mean loss is to be held above a guess's: gradient ascent would end in chaos."""
-    classes = logits.shape[-1] if logits.ndim == 2 else 0  # another shape is the function's to refuse
-    if classes > 1 and value > math.log(classes):
-        raise UserError(
-            f"got {name}={value:g} nats; with {classes} classes a guess has a loss of log {classes} = "
-            f"{math.log(classes):.3f}: expected less, such as {name}={math.log(classes) / 2:.2g}"
-        )
+    """`below_guess` of the logits' classes; logits of another shape are the function's to refuse."""
+    if logits.ndim == 2 and logits.shape[1] > 1:
+        below_guess(name, value, logits.shape[1])
 
 
 class Alternating(Criterion):

@@ -35,8 +35,10 @@ def _read_list(given: Any, parse: Callable[[str], Any], sets: Collection[str]) -
     """A list as the command line takes it, or its items, some of which are names of sets (``paper``, ``all``)."""
     if isinstance(given, (list, tuple)) and any(isinstance(each, str) and each in sets for each in given):
         found: list[Any] = []
-        for one in (one for each in given for one in (parse(each) if isinstance(each, str) else (each,))):
-            found += [one] if one not in found else []  # sets overlap
+        for each in given:
+            for one in parse(each) if isinstance(each, str) else (each,):
+                if one not in found:  # sets overlap
+                    found.append(one)
         return tuple(found)
     return parse(given) if isinstance(given, str) else given
 

@@ -62,7 +62,7 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     columns, notes = [], _Notes()
     for index, column in enumerate(kept):
         x[:, index], categories = _feature(_whole(table, column), column, path, notes)
-        columns.append(Column(column, categories, bool(notes.dates) and notes.dates[-1] == column))
+        columns.append(Column(column, categories, column in notes.dates))
     said = [
         f"file {path.name}: {len(table):,} rows, {sum(column.categories is None for column in columns)} numeric and "
         f"{sum(column.categories is not None for column in columns)} categorical columns",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from relaxloss.checks import listed
+
 MOSTLY = 0.95  # of the different values. Codes mix more: of the ICD-9 codes, one in ten starts with a letter
 ENOUGH = 10  # numbers; fewer may be an ordered category, such as 0, 1, 2, 3 or more
 FEW = 3  # dates, or numbers that are written with commas, spaces or a per cent sign
@@ -49,6 +51,5 @@ def mistaken(values: Sequence[str]) -> str:
 
 
 def _odd(values: Sequence[str], fine: set[str], word: str) -> str:
-    odd = [value for value in values if value not in fine]
-    more = f" and {len(odd) - SHOWN:,} more" if len(odd) > SHOWN else ""
-    return f" {word} {', '.join(map(repr, odd[:SHOWN]))}{more}" if odd else ""
+    odd = [repr(value) for value in values if value not in fine]
+    return f" {word} {listed(odd, SHOWN)}" if odd else ""

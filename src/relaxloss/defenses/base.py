@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from relaxloss import training
 from relaxloss.errors import UserError
+from relaxloss.functional.base import below_guess, half_a_guess
 from relaxloss.specs import Registry, Spec
 from relaxloss.training import Batch, Fit, Network, Session, State, Task
 
@@ -94,17 +95,13 @@ class Defense(Spec):
 
     def below_guess(self, num_classes: int) -> Self:
         """The same, with half of log C for every field that is `above_guess`."""
-        half = float(f"{math.log(num_classes) / 2:.2g}")
+        half = half_a_guess(num_classes)
         return replace(self, **dict.fromkeys(self.above_guess(num_classes), half))
 
     def check(self, num_classes: int) -> None:
         """Raise `UserError` if the settings make no sense with so many classes."""
         for name, value in self.above_guess(num_classes).items():
-            instead = getattr(self.below_guess(num_classes), name)
-            raise UserError(
-                f"{self}: got {name}={value:g} nats; with {num_classes} classes a guess has a loss of "
-                f"log {num_classes} = {math.log(num_classes):.3f}: expected less, such as {name}={instead:g}"
-            )
+            below_guess(name, value, num_classes, f"{self}: ")
 
     def build(self, net: nn.Module) -> nn.Module:
         """The fresh net, changed as the defense needs it."""

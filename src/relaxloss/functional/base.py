@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -30,6 +31,20 @@ def within(name: str, value: float, low: float, high: float = float("inf")) -> f
     if not low <= value <= high:
         raise UserError(f"got {name}={value}; expected a number from {low} to {high}")
     return value
+
+
+def half_a_guess(classes: int) -> float:
+    """A level to hold instead of one that is too high: half of log C, in two digits."""
+    return float(f"{math.log(classes) / 2:.2g}")
+
+
+def below_guess(name: str, value: float, classes: int, who: str = "") -> None:
+    """A clear error if a mean loss is to be held above a guess's, log C: gradient ascent would end in chaos."""
+    if value > math.log(classes):
+        raise UserError(
+            f"{who}got {name}={value:g} nats; with {classes} classes a guess has a loss of log {classes} = "
+            f"{math.log(classes):.3f}: expected less, such as {name}={half_a_guess(classes):g}"
+        )
 
 
 def one_of(name: str, value: str, known: Iterable[str]) -> str:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relaxloss import experiment as experiments
 from relaxloss import places
-from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 from relaxloss.plan import Experiment
@@ -24,7 +22,6 @@ from relaxloss.report.merging import merge
 from relaxloss.results import COLUMNS, Result
 from relaxloss.specs import build
 from relaxloss.store import write_atomically
-from relaxloss.task import Recipe
 
 EXPERIMENT, FACTS = "experiment.toml", places.MARKS["compare"]
 TABLES = {"rows": "results.csv"} | {name: f"details/{name}.csv" for name in ("histograms", "roc", "history", "records")}
@@ -84,11 +81,17 @@ def load(out: Path | str) -> Result:
     return Result(**found, out=out)
 
 
-def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None) -> str:
-    """What a run's facts hold that the experiment's result would not; empty if it would hold all of it, or is new."""
+def lost(there: dict[str, Any], *, experiment: Experiment, fingerprint: str, recipe: dict[str, Any]) -> str:
+    """What a run's facts hold that the result of an experiment would not; empty if nothing.
+
+    Args:
+        there: the run's facts, as `save` wrote them.
+        experiment: the other one.
+        fingerprint: of its data.
+        recipe: the settings of its recipe.
+    """
     facts = there["facts"]
-    dataset = data if data is not None else experiments.load_data(experiment)
-    if facts.get("fingerprint", dataset.fingerprint) != dataset.fingerprint:
+    if facts.get("fingerprint", fingerprint) != fingerprint:
         return f"they are of other data ({facts['experiment']['dataset']})"
     try:
         old = build(Experiment, facts["experiment"])
@@ -104,9 +107,9 @@ def lost(there: dict[str, Any], *, experiment: Experiment, data: Dataset | None)
         return f"shadows {old.shadows}"
     if old.game != experiment.game:
         return f"they are of the game {old.game}"
-    recipe = json.loads(json.dumps((experiment.recipe or Recipe.default(dataset)).settings()))
-    theirs = facts["experiment"].get("recipe") or recipe
-    changed = [f"{name} {value}" for name, value in theirs.items() if name in recipe and recipe[name] != value]
+    mine = json.loads(json.dumps(recipe))
+    theirs = facts["experiment"].get("recipe") or mine
+    changed = [f"{name} {value}" for name, value in theirs.items() if name in mine and mine[name] != value]
     return f"they are of a recipe with {', '.join(changed)}" if changed else ""
 
 
