@@ -117,3 +117,12 @@ def test_a_broken_row_is_not_printed(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("name;crp;ill\n" + "SECRET;61,9;0\n" * 12)
     with pytest.raises(UserError, match="separated by semicolons"):
         data.load(tmp_path / "p.csv", label="ill")
+
+
+def test_a_column_of_numbers_is_read_by_its_values_whatever_pandas_keeps_it_as() -> None:
+    column = (data.Column("stage"),)
+    for values in (pd.Categorical([4, 2, None, 4]), pd.Series([4, 2, None, 4], dtype="Int8")):
+        np.testing.assert_array_equal(files.encode(pd.DataFrame({"stage": values}), column), [[4], [2], [np.nan], [4]])
+    np.testing.assert_array_equal(files.encode(pd.DataFrame({"stage": [True, True]}), column), [[1], [1]])
+    with pytest.raises(UserError, match="holds text"):
+        files.encode(pd.DataFrame({"stage": pd.Categorical(["IV", "II"])}), column)

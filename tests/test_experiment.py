@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relaxloss import attacks, defenses, jobs, metrics
+from relaxloss import attacks, defenses, jobs, metrics, signals
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.base import Needs
 from relaxloss.data import Dataset
@@ -291,8 +291,41 @@ def test_a_release_that_fails_takes_nothing_of_the_defenses_that_share_its_train
     with pytest.warns(UserWarning, match="2 jobs failed"):
         found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
     assert set(found.rows["defense"]) == {"none"}
-    assert found.failures[0].startswith("memguard seed 0 model 0, observed: ValueError: release broke")
+    assert found.failures[0].startswith(
+        "memguard seed 0 model 0, query plain (needed by all attacks): ValueError: release broke"
+    )
     assert len(list((tmp_path / "store" / "train").iterdir())) == 2
+
+
+def test_a_query_that_fails_takes_only_the_attacks_that_need_it(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(SPEC, attacks=("loss", "grad_x_l1"))  # type: ignore[arg-type]
+    whole = run(replace(spec, attacks=("loss",)), tmp_path / "whole", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+    monkeypatch.setitem(signals.QUERIES, "white_box", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="4 jobs failed"):
+        found = run(spec, tmp_path / "run", data=blobs, engine=Engine("inprocess"))
+    pd.testing.assert_frame_equal(found.rows, whole.rows)
+    assert found.facts["experiment"]["attacks"] == [{"name": "loss"}]
+    assert found.failures[0].startswith("none seed 0 model 0, query white_box (needed by grad_x_l1): ZeroDivisionError")
+    with pytest.raises(RuntimeError, match="query white_box"):
+        run(replace(spec, attacks=("grad_x_l1",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+
+
+def test_a_query_that_fails_for_every_attack_takes_the_defense(
+    blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = signals.QUERIES["white_box"]
+
+    def query(release: Any, network: Any, *rest: Any) -> Any:
+        return right(release, network, *rest) if release is network else 1 / 0
+
+    monkeypatch.setitem(signals.QUERIES, "white_box", query)
+    spec = replace(SPEC, defenses=("none", "memguard"), attacks=("grad_x_l1",), shadows="same")  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="2 jobs failed"):
+        found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    assert set(found.rows["defense"]) == {"none"}
+    assert "grad_x_l1" in set(found.rows["attack"])
 
 
 def test_a_bug_in_the_only_attack_is_told_with_its_traceback(

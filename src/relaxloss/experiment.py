@@ -58,10 +58,10 @@ def run(
     """Run what is not yet in the store, by default ``out/store``, and read the rows from it.
 
     A failed job stops no other, and whatever succeeded is stored. A defense of which a model failed, or every attack on
-    it, is left out of the result, and so is an attack that failed on any other defense, for the strongest of several
-    attacks must be the strongest of the same ones: ``Result.failures`` says why, and a warning is raised. The result's
-    facts name the experiment that is left. If nothing is left, `UserError` is raised (or `RuntimeError`, with the
-    traceback, if it was none of the user's doing).
+    it, is left out of the result, and so is an attack that failed on any other defense, or its query to a model did,
+    for the strongest of several attacks must be the strongest of the same ones: ``Result.failures`` says why, and a
+    warning is raised. The result's facts name the experiment that is left. If nothing is left, `UserError` is raised
+    (or `RuntimeError`, with the traceback, if it was none of the user's doing).
     """
     watch, engine = watch or Quiet(), engine or Engine()
     dataset = data if data is not None else load_data(experiment)
@@ -135,14 +135,17 @@ def _trained(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Fai
             "data": plan.dataset.name,
         }
         _put(store, outcome, about, failed, names[job.key][0])
-        whose = {each.key: each.defense for each in job.observations}
-        for key, why in outcome.result.failures.items() if outcome.result else ():
-            failed.add(f"{whose[key]} seed {job.seed} model {job.row}, observed", why.text, why.trace)
+        for each in job.observations:
+            why = outcome.result.failures.get(each.key) if outcome.result else None
+            if why is not None:
+                failed.add(
+                    f"{each.defense} seed {job.seed} model {job.row}, {plan.asking(each.query)}", why.text, why.trace
+                )
         watch.done(job.key, outcome.result.seconds if outcome.result else 0)
     if not failed.texts:
         return plan
-    sound = plan.observed(store)
-    return plan.only(sound, plan.experiment.attacks) if sound else failed.end()
+    left = plan.observed(store)
+    return left if left is not None else failed.end()
 
 
 def _scored(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:

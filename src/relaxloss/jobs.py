@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from relaxloss import data as data_sets
 from relaxloss import seeds, signals
@@ -162,29 +163,27 @@ def train_and_observe(job: TrainJob) -> Produced:
     failures: dict[str, Failure] = {}
     for defense in dict.fromkeys(observation.defense for observation in job.observations):
         mine = tuple(each for each in job.observations if each.defense == defense)
+        name = WEIGHTS if defense.snapshot is None else snapshot_name(defense.snapshot)
         try:
-            produced |= _observed(mine, task, files, dataset, design)
-        except Exception as error:  # a release may fail: of the defenses that share this training, only its own
+            network = network_of(defense, task, unpack_weights(files[name]))
+            release = defense.release(network, task).eval()
+        except Exception as error:  # of the defenses that share this training, only this one is lost
             failures |= dict.fromkeys((each.key for each in mine), Failure.of(error))
+            continue
+        for each in mine:
+            try:
+                produced["signals", each.key] = _observed(each.query, release, network, dataset, design)
+            except Exception as error:  # and of the queries only this one
+                failures[each.key] = Failure.of(error)
     return Produced(produced, seconds, failures)
 
 
-def _observed(
-    observations: tuple[Observation, ...], task: Task, files: Files, dataset: Dataset, design: Design
-) -> dict[tuple[str, str], Files]:
-    """What is seen of one defense's release."""
-    defense = observations[0].defense
-    name = WEIGHTS if defense.snapshot is None else snapshot_name(defense.snapshot)
-    network = network_of(defense, task, unpack_weights(files[name]))
-    release = defense.release(network, task).eval()
-    labels = dataset.y if design.labels is None else design.labels
-    produced: dict[tuple[str, str], Files] = {}
-    for observation in observations:
-        arrays = signals.observe(release, network, dataset, observation.query, labels)
-        if observation.query == "plain" and release is not network:
-            arrays |= signals.differences(release, network, dataset, arrays["logits"])
-        produced["signals", observation.key] = {ARRAYS: pack_arrays(arrays)}
-    return produced
+def _observed(query: str, release: nn.Module, network: Network, dataset: Dataset, design: Design) -> Files:
+    """What is seen of a release by one query."""
+    arrays = signals.observe(release, network, dataset, query, dataset.y if design.labels is None else design.labels)
+    if query == "plain" and release is not network:
+        arrays |= signals.differences(release, network, dataset, arrays["logits"])
+    return {ARRAYS: pack_arrays(arrays)}
 
 
 def fit_files(fit: Fit) -> Files:

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, InstanceOf, NonNegativeInt
 from relaxloss import defenses as defense_room
 from relaxloss import seeds, signals, training
 from relaxloss.attacks import SETS, Attack, AttackField, parse_list
+from relaxloss.checks import listed
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, Composed, Defense, DefenseField
 from relaxloss.errors import MissingExtra, UserError, unknown
@@ -151,12 +152,26 @@ class Plan:
         """The plan of some of its defenses and attacks."""
         return Plan(replace(self.experiment, defenses=defenses, attacks=attacks), self.dataset, self.reference)
 
-    def observed(self, store: Store) -> tuple[Defense, ...]:
-        """The defenses whose models, and shadows, are all in the store."""
-        missing = {observation.defense for job in self.train_jobs(store)[0] for observation in job.observations}
-        if False in self.modes and NONE in missing:  # they are everybody's shadows
-            return ()
-        return tuple(defense for defense in self.experiment.defenses if defense not in missing)
+    def observed(self, store: Store) -> Plan | None:
+        """The plan of the defenses whose models are observed in the store, and attacks whose queries all answered.
+
+        If some query failed for every attack, it is that of the defenses on which none failed. None: nothing is left.
+        """
+        missing = {(each.defense, each.query) for job in self.train_jobs(store)[0] for each in job.observations}
+        shadows = {query for defense, query in missing if defense == NONE and False in self.modes}
+        lacks = {each: shadows | {query for of, query in missing if of == each} for each in self.experiment.defenses}
+        sound = tuple(each for each in lacks if "plain" not in lacks[each])
+        attacks = tuple(
+            each for each in self.experiment.attacks if not any(lacks[of] & set(each.needs.queries) for of in sound)
+        )
+        if not attacks:
+            sound, attacks = tuple(each for each in sound if not lacks[each]), self.experiment.attacks
+        return self.only(sound, attacks) if sound else None
+
+    def asking(self, query: str) -> str:
+        """The query, and for which attacks it is asked, in words."""
+        needing = [str(attack) for attack in self.experiment.attacks if query in attack.needs.queries]
+        return f"query {query} (needed by {listed(needing, 4) if needing and query != 'plain' else 'all attacks'})"
 
     def train_key(self, trainer: Defense, seed: int, row: int) -> str:
         """The content key of one training."""

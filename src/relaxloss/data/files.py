@@ -87,6 +87,8 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
         if column.name not in frame.columns:
             raise unknown("column of the table that the model needs", column.name, map(str, frame.columns))
         values = pa.array(frame[column.name], from_pandas=True)
+        if pa.types.is_dictionary(values.type):  # its own codes are not ours, nor its numbers
+            values = values.cast(values.type.value_type)
         if values.null_count == len(values):
             x[:, index] = np.nan
         elif column.categories:
@@ -100,7 +102,8 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
             wanted = "dates (YYYY-MM-DD)" if column.dates else "numbers"
             raise UserError(f"column {column.name!r} holds text; the model was trained on {wanted} there")
         else:
-            x[:, index] = _feature(values, column.name, source, notes)[0]
+            numbers = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
+            x[:, index] = _feature(numbers, column.name, source, notes)[0]
     if strange:
         warnings.warn(
             f"none of the values of {_list(strange)} is one that the model learned: they count as missing (is their "
