@@ -336,7 +336,7 @@ def test_one_shadow_is_not_compared_with_itself(blobs: Dataset, tmp_path: Path) 
         attacks=("calibration", "loss"),
         shadows="same",
         recipe=Recipe(model="mlp:hidden=8", epochs=2, milestones=()),
-    )  # type: ignore[arg-type]
+    )
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     found = rows[rows.measure == "balanced_accuracy"].set_index("attack")
     assert np.isnan(found.value["calibration"])

@@ -22,7 +22,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-ne
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 def test_the_page_renders(blobs: Dataset, tmp_path: Path) -> None:
     recipe = Recipe(model="mlp:hidden=16", epochs=4, milestones=(3,), batch_size=32)
-    spec = Experiment("blobs", defenses=("none", "relaxloss"), attacks=("loss", "entropy"), recipe=recipe)  # type: ignore[arg-type]
+    spec = Experiment("blobs", defenses=("none", "relaxloss"), attacks=("loss", "entropy"), recipe=recipe)
     api.compare(spec, tmp_path / "run", data=blobs, engine=Engine("inprocess"))
     page = (tmp_path / "run" / "report.html").as_uri()
     assert CHROMIUM is not None

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mypy import api
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +42,12 @@ def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.Monk
             [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
         )
         assert done.returncode == 0, f"{code}\n{done.stderr}"
+
+
+def test_a_users_type_checker_accepts_the_readmes_calls() -> None:
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        said, _, status = api.run(["--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "-c", code])
+        assert status == 0, said
 
 
 def test_links_to_files_lead_somewhere() -> None:

@@ -34,7 +34,7 @@ from relaxloss.task import Recipe, Task
 
 TINY = Recipe(model="mlp:hidden=32", epochs=30, milestones=(20,), batch_size=32)
 ATTACKS = ("loss", "entropy", "neural:epochs=5")
-SPEC = Experiment("blobs", defenses=("none", "relaxloss:alpha=0.8"), attacks=ATTACKS, recipe=TINY)  # type: ignore[arg-type]
+SPEC = Experiment("blobs", defenses=("none", "relaxloss:alpha=0.8"), attacks=ATTACKS, recipe=TINY)
 
 
 class Counter(Quiet):
@@ -124,11 +124,11 @@ def test_processes_give_the_same_table_to_the_last_digit(
 
 def test_a_new_attack_or_defense_repeats_nothing_else(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
     watch = Counter()
-    more = replace(SPEC, attacks=(*SPEC.attacks, "confidence"))  # type: ignore[arg-type]
+    more = replace(SPEC, attacks=(*SPEC.attacks, "confidence"))
     run(more, done[0], data=blobs, watch=watch)
     assert sorted(watch.ran) == ["0", "1", "2", "3"], "scores only: four jobs, no training"
     watch = Counter()
-    run(replace(SPEC, defenses=("none", "relaxloss:alpha=0.3")), done[0], data=blobs, watch=watch)  # type: ignore[arg-type]
+    run(replace(SPEC, defenses=("none", "relaxloss:alpha=0.3")), done[0], data=blobs, watch=watch)
     assert len([key for key in watch.ran if len(key) > 3]) == 2, "target and shadow of the new setting only"
 
 
@@ -143,17 +143,17 @@ def test_every_part_of_the_specification_is_in_the_key(blobs: Dataset) -> None:
         Plan(SPEC, changed, changed).train_key(SPEC.defenses[1], 0, 0),
     ]
     assert len({base, *others}) == 6
-    same = Plan(replace(SPEC, shadows="same", attacks=("loss",)), blobs, blobs)  # type: ignore[arg-type]
+    same = Plan(replace(SPEC, shadows="same", attacks=("loss",)), blobs, blobs)
     assert same.train_key(SPEC.defenses[1], 0, 0) == base, "attacks and shadow modes are no part of a training"
 
 
 def test_lists_are_read_as_the_command_line_reads_them() -> None:
-    written = Experiment("blobs", defenses="none,relaxloss:alpha=0.8,upper=0.3", attacks="paper,lira_offline")  # type: ignore[arg-type]
+    written = Experiment("blobs", defenses="none,relaxloss:alpha=0.8,upper=0.3", attacks="paper,lira_offline")
     assert [str(each) for each in written.defenses] == ["none", "relaxloss:alpha=0.8,upper=0.3"]
     assert written.attacks == (*attacks.parse_list("paper"), attacks.parse("lira_offline"))
     mixed = Experiment(
         "blobs", defenses=("all", RelaxLoss(alpha=0.3)), attacks=("whitebox", "whitebox", attacks.parse("loss"))
-    )  # type: ignore[arg-type]
+    )
     assert mixed.defenses == (*defenses.parse_list("all"), RelaxLoss(alpha=0.3))
     assert len(mixed.attacks) == 5
 
@@ -161,7 +161,7 @@ def test_lists_are_read_as_the_command_line_reads_them() -> None:
 def test_random_halves_make_every_model_a_target(blobs: Dataset, tmp_path: Path) -> None:
     spec = replace(
         SPEC, game="random_halves:models=4", attacks=("loss",), recipe=replace(TINY, epochs=15, milestones=())
-    )  # type: ignore[arg-type]
+    )
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     asked = Plan(spec, blobs, blobs).designs[0].asked
     assert pick(rows, defense="none", measure="auc", attack="loss", adaptive=True)["n"] == 4 * len(asked)
@@ -170,14 +170,14 @@ def test_random_halves_make_every_model_a_target(blobs: Dataset, tmp_path: Path)
 def test_mislabelled_canaries_are_found(blobs: Dataset, tmp_path: Path) -> None:
     spec = replace(
         SPEC, game="random_halves:models=6,canaries=30,canary_kind=mislabelled", attacks=("loss",), defenses=("none",)
-    )  # type: ignore[arg-type]
+    )
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     canaries = pick(rows, measure="auc", attack="loss", adaptive=True)["value"]
     assert canaries > 0.8, "a wrong label that was trained on has a far lower loss than one that was not"
 
 
 def test_failures_of_the_user_are_collected_and_the_rest_is_kept(blobs: Dataset, tmp_path: Path) -> None:
-    spec = replace(SPEC, recipe=replace(TINY, lr=1e30), defenses=("none",))  # type: ignore[arg-type]
+    spec = replace(SPEC, recipe=replace(TINY, lr=1e30), defenses=("none",))
     with pytest.raises(UserError, match=r"none seed 0 model 0.*diverged"):
         run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
 
@@ -188,10 +188,10 @@ def test_a_defense_that_fails_takes_nothing_of_the_others(
     def broken(self: Defense, *_: object) -> torch.Tensor:
         raise ZeroDivisionError("by my own loss")
 
-    whole = run(replace(SPEC, attacks=("loss",)), tmp_path / "whole", data=blobs)  # type: ignore[arg-type]
+    whole = run(replace(SPEC, attacks=("loss",)), tmp_path / "whole", data=blobs)
     monkeypatch.setattr(RelaxLoss, "loss", broken)
     with pytest.warns(UserWarning, match="2 jobs failed"):
-        found = run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+        found = run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))
     expected = whole.rows[whole.rows["defense"] == "none"].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.rows, expected)
     assert [each["name"] for each in found.facts["experiment"]["defenses"]] == ["none"]
@@ -203,7 +203,7 @@ def test_a_defense_that_fails_takes_nothing_of_the_others(
     with pytest.raises(RuntimeError, match=r"by my own loss[\s\S]*Traceback"):
         run(replace(SPEC, defenses=SPEC.defenses[1:]), tmp_path / "run", data=blobs, engine=Engine("inprocess"))
     monkeypatch.undo()
-    assert run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs).failures == ()  # type: ignore[arg-type]
+    assert run(replace(SPEC, attacks=("loss",)), tmp_path / "run", data=blobs).failures == ()
 
 
 def test_an_attack_that_fails_is_left_out_and_named(
@@ -211,13 +211,13 @@ def test_an_attack_that_fails_is_left_out_and_named(
 ) -> None:
     monkeypatch.setattr(attacks.attacks["entropy"], "score", lambda self, evidence: evidence.target.logits[0])
     with pytest.warns(UserWarning, match="1 job failed"):
-        found = run(replace(SPEC, attacks=("loss", "entropy")), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+        found = run(replace(SPEC, attacks=("loss", "entropy")), tmp_path, data=blobs, engine=Engine("inprocess"))
     (text,) = found.failures
     assert text.startswith("attack entropy is left out, for it failed on every defense: attack entropy gave scores of")
     assert set(found.rows["attack"].dropna()) >= {"loss", "max"}
     assert "entropy" not in set(found.rows["attack"])
     with pytest.raises(UserError, match="attack entropy gave scores of shape"):
-        run(replace(SPEC, attacks=("entropy",)), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+        run(replace(SPEC, attacks=("entropy",)), tmp_path, data=blobs, engine=Engine("inprocess"))
 
 
 def broken_on_relaxloss(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]) -> None:
@@ -236,7 +236,7 @@ def broken_on_relaxloss(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...])
 def test_an_attack_that_fails_on_one_defense_is_left_out_for_all(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = replace(SPEC, attacks=("loss", "entropy"), shadows="same")  # type: ignore[arg-type]
+    spec = replace(SPEC, attacks=("loss", "entropy"), shadows="same")
     broken_on_relaxloss(monkeypatch, ("entropy",))
     with pytest.warns(UserWarning, match="1 job failed"):
         found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
@@ -251,7 +251,7 @@ def test_an_attack_that_fails_on_one_defense_is_left_out_for_all(
 def test_a_defense_on_which_every_attack_fails_is_left_out(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = replace(SPEC, attacks=("loss", "entropy"), shadows="same")  # type: ignore[arg-type]
+    spec = replace(SPEC, attacks=("loss", "entropy"), shadows="same")
     broken_on_relaxloss(monkeypatch, ("loss", "entropy"))
     with pytest.warns(UserWarning, match="1 job failed"):
         found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
@@ -273,7 +273,7 @@ def test_failures_in_different_places_leave_what_none_failed_on(
 
     monkeypatch.setattr(jobs, "_scores", scores)
     specs = ("none", "relaxloss:alpha=0.8", "relaxloss:alpha=0.2")
-    spec = replace(SPEC, defenses=specs, attacks=("loss", "entropy"), shadows="same")  # type: ignore[arg-type]
+    spec = replace(SPEC, defenses=specs, attacks=("loss", "entropy"), shadows="same")
     with pytest.warns(UserWarning, match="2 jobs failed"):
         found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
     assert set(found.rows["defense"]) == {"none"}
@@ -287,7 +287,7 @@ def test_a_release_that_fails_takes_nothing_of_the_defenses_that_share_its_train
         raise ValueError("release broke")
 
     monkeypatch.setattr(MemGuard, "release", broken)
-    spec = replace(SPEC, defenses=("none", "memguard"), attacks=("loss",))  # type: ignore[arg-type]
+    spec = replace(SPEC, defenses=("none", "memguard"), attacks=("loss",))
     with pytest.warns(UserWarning, match="2 jobs failed"):
         found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
     assert set(found.rows["defense"]) == {"none"}
@@ -300,8 +300,8 @@ def test_a_release_that_fails_takes_nothing_of_the_defenses_that_share_its_train
 def test_a_query_that_fails_takes_only_the_attacks_that_need_it(
     blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = replace(SPEC, attacks=("loss", "grad_x_l1"))  # type: ignore[arg-type]
-    whole = run(replace(spec, attacks=("loss",)), tmp_path / "whole", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+    spec = replace(SPEC, attacks=("loss", "grad_x_l1"))
+    whole = run(replace(spec, attacks=("loss",)), tmp_path / "whole", data=blobs, engine=Engine("inprocess"))
     monkeypatch.setitem(signals.QUERIES, "white_box", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match="4 jobs failed"):
         found = run(spec, tmp_path / "run", data=blobs, engine=Engine("inprocess"))
@@ -309,7 +309,7 @@ def test_a_query_that_fails_takes_only_the_attacks_that_need_it(
     assert found.facts["experiment"]["attacks"] == [{"name": "loss"}]
     assert found.failures[0].startswith("none seed 0 model 0, query white_box (needed by grad_x_l1): ZeroDivisionError")
     with pytest.raises(RuntimeError, match="query white_box"):
-        run(replace(spec, attacks=("grad_x_l1",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+        run(replace(spec, attacks=("grad_x_l1",)), tmp_path / "run", data=blobs, engine=Engine("inprocess"))
 
 
 def test_a_query_that_fails_for_every_attack_takes_the_defense(
@@ -321,7 +321,7 @@ def test_a_query_that_fails_for_every_attack_takes_the_defense(
         return right(release, network, *rest) if release is network else 1 / 0
 
     monkeypatch.setitem(signals.QUERIES, "white_box", query)
-    spec = replace(SPEC, defenses=("none", "memguard"), attacks=("grad_x_l1",), shadows="same")  # type: ignore[arg-type]
+    spec = replace(SPEC, defenses=("none", "memguard"), attacks=("grad_x_l1",), shadows="same")
     with pytest.warns(UserWarning, match="2 jobs failed"):
         found = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
     assert set(found.rows["defense"]) == {"none"}
@@ -333,7 +333,7 @@ def test_a_bug_in_the_only_attack_is_told_with_its_traceback(
 ) -> None:
     monkeypatch.setattr(attacks.attacks["loss"], "score", lambda self, evidence: 1 / 0)
     with pytest.raises(RuntimeError, match=r"ZeroDivisionError[\s\S]*Traceback"):
-        run(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs, engine=Engine("inprocess"))  # type: ignore[arg-type]
+        run(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs, engine=Engine("inprocess"))
 
 
 def test_an_unknown_query_is_said_before_the_first_training(
@@ -341,11 +341,11 @@ def test_an_unknown_query_is_said_before_the_first_training(
 ) -> None:
     monkeypatch.setattr(attacks.attacks["loss"], "needs", Needs(queries=("plane",)))
     with pytest.raises(UserError, match=r"unknown query that attack loss needs 'plane': did you mean 'plain'"):
-        run(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs)  # type: ignore[arg-type]
+        run(replace(SPEC, attacks=("loss",)), tmp_path, data=blobs)
 
 
 def test_undefended_shadows_alone_are_trained(blobs: Dataset, tmp_path: Path) -> None:
-    rows = run(replace(SPEC, shadows="undefended", attacks=("loss",)), tmp_path, data=blobs).rows  # type: ignore[arg-type]
+    rows = run(replace(SPEC, shadows="undefended", attacks=("loss",)), tmp_path, data=blobs).rows
     assert set(rows["adaptive"].dropna()) == {False}
     assert pick(rows, defense="relaxloss", measure="balanced_accuracy", adaptive=False)["n"] == 120
 
@@ -368,7 +368,7 @@ def test_a_damaged_result_is_made_again_within_the_run(
 def test_a_defense_that_never_acted_is_said_to_be_idle(blobs: Dataset, tmp_path: Path) -> None:
     short = replace(
         SPEC, defenses=("relaxloss:alpha=0.01",), attacks=("loss",), recipe=replace(TINY, epochs=2, milestones=())
-    )  # type: ignore[arg-type]
+    )
     flags = {flag.name: flag for flag in run(short, tmp_path, data=blobs).flags}
     assert "never to alpha=0.01" in flags["idle_defense"].detail
 
@@ -382,14 +382,14 @@ def test_a_changed_own_network_is_another_model(
         code = f"from torch import nn\ndef net(shape, classes):\n    return nn.Linear(shape[0], classes)  # {width}\n"
         (tmp_path / "ownnet.py").write_text(code)
         sys.modules.pop("ownnet", None)
-        spec = replace(SPEC, recipe=replace(TINY, model="ownnet:net"))  # type: ignore[arg-type]
+        spec = replace(SPEC, recipe=replace(TINY, model="ownnet:net"))
         keys.append(Plan(spec, blobs, blobs).train_key(SPEC.defenses[0], 0, 0))
     assert keys[0] != keys[1]
 
 
 def test_the_longest_trainings_come_first(blobs: Dataset, tmp_path: Path) -> None:
     specs = ("none", "dropout", "distillation", "selena:k=4,l=1", "early_stopping:epoch=3", "hamp:train=false")
-    found, stored = Plan(replace(SPEC, defenses=specs), blobs, blobs).train_jobs(Store(tmp_path))  # type: ignore[arg-type]
+    found, stored = Plan(replace(SPEC, defenses=specs), blobs, blobs).train_jobs(Store(tmp_path))
     assert [job.trainer.name for job in found[:4]] == ["selena"] * 2 + ["distillation"] * 2
     assert [job.work / TINY.epochs for job in found] == [4, 4, 2, 2, *[1] * 6]
     assert stored == 0
@@ -505,7 +505,7 @@ class Gamble(NoDefense):
 def test_a_release_that_changes_labels_or_answers_is_flagged_with_its_share(blobs: Dataset, tmp_path: Path) -> None:
     recipe = replace(TINY, epochs=3, milestones=(2,))
     hamp = "hamp:train=false"
-    spec = Experiment("blobs", defenses=(NONE, Gamble(), hamp), attacks=("loss",), recipe=recipe)  # type: ignore[arg-type]
+    spec = Experiment("blobs", defenses=(NONE, Gamble(), hamp), attacks=("loss",), recipe=recipe)
     with torch.random.fork_rng():
         result = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
     raised = {flag.name: flag.detail for flag in result.flags}

@@ -21,7 +21,7 @@ from relaxloss.task import Recipe
 from test_cli import call
 
 TINY = Recipe(model="mlp:hidden=8", epochs=2, milestones=(), batch_size=64)
-SPEC = Experiment("blobs", defenses=("none", "dropout"), attacks=("loss", "entropy"), recipe=TINY)  # type: ignore[arg-type]
+SPEC = Experiment("blobs", defenses=("none", "dropout"), attacks=("loss", "entropy"), recipe=TINY)
 HERE = Engine("inprocess")
 
 
@@ -52,9 +52,9 @@ def test_what_another_run_lacks_is_not_replaced(done: Path, blobs: Dataset, chan
 
 def test_more_of_the_same_replaces_and_other_data_does_not(done: Path, blobs: Dataset) -> None:
     rl.compare(replace(SPEC, note="again"), done, data=blobs, engine=HERE)
-    rl.compare(replace(SPEC, defenses=("dropout", "none", "flooding")), done, data=blobs, engine=HERE)  # type: ignore[arg-type]
+    rl.compare(replace(SPEC, defenses=("dropout", "none", "flooding")), done, data=blobs, engine=HERE)
     other = replace(blobs, x=blobs.x + 1)
-    more = replace(SPEC, defenses=("dropout", "none", "flooding"))  # type: ignore[arg-type]
+    more = replace(SPEC, defenses=("dropout", "none", "flooding"))
     with pytest.raises(UserError, match=r"they are of other data \(blobs\)"):
         rl.compare(more, done, data=other, engine=HERE)
     rl.compare(replace(more, seeds=(1,)), done, data=blobs, engine=HERE, overwrite=True)

@@ -161,7 +161,7 @@ def test_weights_of_changed_code_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     text = "from torch import nn\ndef net(shape, c): return nn.Sequential(nn.Linear(shape[0], c), nn.ReLU())\n"
     (tmp_path / "changing.py").write_text(text)
-    recipe = Recipe(model="changing:net", epochs=1, milestones=())  # type: ignore[arg-type]
+    recipe = Recipe(model="changing:net", epochs=1, milestones=())
     trained.train(data.load("digits"), recipe=recipe).save(tmp_path / "model")
     Trained.load(tmp_path / "model")
     (tmp_path / "changing.py").write_text(text.replace("ReLU", "Sigmoid"))

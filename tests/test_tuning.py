@@ -29,8 +29,8 @@ from relaxloss.tuning import Wish, strength_of
 
 LABELS = np.random.default_rng(0).integers(0, 5, 1003)
 VIEWS = [TuningFolds(*each) for each in itertools.product((0, 1), (False, True), (False, True))]
-TINY = Recipe(model="mlp:hidden=32", epochs=30, milestones=(20,), batch_size=32)  # type: ignore[arg-type]
-SPEC = Experiment("blobs", attacks=("loss", "entropy"), recipe=TINY)  # type: ignore[arg-type]
+TINY = Recipe(model="mlp:hidden=32", epochs=30, milestones=(20,), batch_size=32)
+SPEC = Experiment("blobs", attacks=("loss", "entropy"), recipe=TINY)
 HERE = Engine("inprocess")
 
 
@@ -437,7 +437,7 @@ def test_a_setting_that_fails_is_passed_over(blobs: Dataset, tmp_path: Path, mon
 
 
 def test_defenses_with_a_reference_set_play_nested_folds(blobs: Dataset, tmp_path: Path) -> None:
-    spec = replace(SPEC, recipe=replace(TINY, epochs=3, milestones=()), attacks=("loss",))  # type: ignore[arg-type]
+    spec = replace(SPEC, recipe=replace(TINY, epochs=3, milestones=()), attacks=("loss",))
     found = rl.tune(
         spec, defense="distillation:on=reference", field="weight", low=0.5, high=1.0, max_auc=0.7, out=tmp_path,
         settings=2, data=blobs, engine=HERE,

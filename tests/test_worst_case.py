@@ -24,8 +24,8 @@ from relaxloss.task import Recipe
 TINY = Recipe(model="mlp:hidden=32", epochs=12, milestones=(8,), batch_size=32)
 AVERAGE = Experiment(
     "blobs",
-    defenses=("none", "relaxloss:alpha=0.8"),  # type: ignore[arg-type]
-    attacks=("loss", "lira"),  # type: ignore[arg-type]
+    defenses=("none", "relaxloss:alpha=0.8"),
+    attacks=("loss", "lira"),
     game=RandomHalves(models=10),
     recipe=TINY,
 )

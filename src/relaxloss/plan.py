@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from relaxloss.errors import MissingExtra, UserError, unknown
 from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.jobs import Observation, Reference, ScoreJob, TrainJob
 from relaxloss.selection import TunedField
-from relaxloss.specs import Spec, build, content_key
+from relaxloss.specs import Read, Spec, Written, build, content_key
 from relaxloss.store import Store
 from relaxloss.training import Recipe
 
@@ -68,12 +68,16 @@ class Experiment(Spec):
     """
 
     dataset: str
-    defenses: Annotated[tuple[DefenseField, ...], BeforeValidator(_read_defenses)] = (NONE,)
-    attacks: Annotated[tuple[AttackField, ...], BeforeValidator(_read_attacks)] = field(
-        default_factory=functools.partial(parse_list, "blackbox")
+    defenses: Read[
+        str | Sequence[Defense | Written], Annotated[tuple[DefenseField, ...], BeforeValidator(_read_defenses)]
+    ] = field(default=(NONE,))  # type: ignore[arg-type]
+    attacks: Read[
+        str | Sequence[Attack | Written], Annotated[tuple[AttackField, ...], BeforeValidator(_read_attacks)]
+    ] = field(default_factory=functools.partial(parse_list, "blackbox"))  # type: ignore[arg-type]
+    game: Read[Game | Written, GameField] = field(default_factory=FiveFolds)  # type: ignore[arg-type]
+    recipe: Read[Recipe | Mapping[str, Any] | None, Annotated[InstanceOf[Recipe] | None, BeforeValidator(_recipe)]] = (
+        field(default=None)  # type: ignore[arg-type]
     )
-    game: GameField = field(default_factory=FiveFolds)
-    recipe: Annotated[InstanceOf[Recipe] | None, BeforeValidator(_recipe)] = None
     shadows: Shadows = "both"
     seeds: tuple[NonNegativeInt, ...] = (0,)
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95

@@ -26,7 +26,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import pydantic
 
@@ -34,7 +34,31 @@ from relaxloss.errors import UserError, told, unknown
 
 S = TypeVar("S", bound="Spec")
 PLUGINS = "relaxloss.plugins"
+Written = str | Mapping[str, Any]  # a spec as its string or its dict
 DIGESTS: dict[Any, str] = {}  # of all third parties' code so far, see `digest`
+
+
+if TYPE_CHECKING:
+    Given = TypeVar("Given", contravariant=True)
+    Kept = TypeVar("Kept", covariant=True)
+
+    class Read(Generic[Given, Kept]):
+        """A field as a type checker should see it: given as one type, it is read and kept as another."""
+
+        @overload
+        def __get__(self, instance: None, owner: type) -> Kept: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> Kept: ...
+        def __get__(self, instance: Any, owner: type) -> Any: ...
+        def __set__(self, instance: object, value: Given) -> None: ...
+
+else:
+
+    class Read:
+        """At run time, a field's type is what it is kept as."""
+
+        def __class_getitem__(cls, types: tuple[Any, Any]) -> Any:
+            return types[1]
 
 
 def digest(code: Any) -> str:

@@ -16,8 +16,8 @@ from relaxloss import seeds
 from relaxloss.data import Dataset, Encoder
 from relaxloss.data.base import Array
 from relaxloss.errors import UserError
-from relaxloss.models import MLP, ModelField, ResNet20
-from relaxloss.specs import Spec
+from relaxloss.models import MLP, Model, ModelField, ResNet20
+from relaxloss.specs import Read, Spec, Written
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recipe(Spec):
         channels_last: the memory layout for images; faster, and the same up to rounding.
     """
 
-    model: ModelField = field(default_factory=MLP)
+    model: Read[Model | Written, ModelField] = field(default_factory=MLP)  # type: ignore[arg-type]
     epochs: PositiveInt = 120
     batch_size: Annotated[int, Field(ge=2)] = 128
     optimiser: Literal["sgd", "adam"] = "sgd"
