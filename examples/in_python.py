@@ -1,0 +1,15 @@
+"""README's calls in Python: train with a defense, save, load, predict; compare defenses."""
+
+import relaxloss as rl
+
+data = rl.data.load("digits")
+recipe = rl.Recipe(epochs=5, milestones=(3,))
+trained = rl.train(data, defense=rl.defenses.RelaxLoss(alpha=0.5), recipe=recipe, seed=0)
+trained.save("model")  # safetensors and JSON, no pickle
+loaded = rl.Trained.load("model")
+log_p = loaded.predict_log_proba(data.x[:5])  # (5, 10); of a model of a table: give a DataFrame
+print(loaded.predict(data.x[:5]))  # the classes, by name where your labels have names
+
+experiment = rl.Experiment("digits", defenses=("none", "relaxloss:alpha=0.5"), attacks=("loss",), recipe=recipe)
+result = rl.compare(experiment, out="runs/digits")
+print(result.rows)  # the tidy table, also in runs/digits/results.csv
