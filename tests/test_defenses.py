@@ -262,6 +262,28 @@ def test_dropout_finds_the_last_layer_of_any_network_and_leaves_its_weights() ->
         parse("dropout").build(nn.Conv2d(3, 3, 1))
 
 
+class HeadFirst(nn.Module):
+    """Its first layer was assigned after its last one."""
+
+    def __init__(self, shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, num_classes)
+        self.body = nn.Linear(shape[0], 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.body(x).relu())
+        return out
+
+
+@pytest.mark.parametrize("name", ["dropout", "crl"])
+def test_a_network_whose_last_layer_is_not_found_is_refused(name: str) -> None:
+    strange = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, model=f"{__name__}:HeadFirst"))
+    with pytest.raises(
+        UserError, match=r"takes the last torch.nn.Linear of the network, body[.1]*; but head computes"
+    ):
+        training.fit(parse(name), strange)
+
+
 @each_class
 def test_every_setting_reaches_the_model(cls: type[Defense]) -> None:
     """Each field, at some other value, gives other weights, answers or facts: none is read in vain."""

@@ -24,7 +24,7 @@ from torch import nn
 
 from relaxloss import seeds
 from relaxloss.defenses.base import Defense, defenses
-from relaxloss.defenses.layers import last_linear
+from relaxloss.defenses.layers import check_last, last_linear
 from relaxloss.functional import crl_logits, crl_loss, relaxed_center_loss
 from relaxloss.training import Batch, State
 
@@ -69,6 +69,7 @@ class CRL(Defense):
         """Draw the centres."""
         if not self.weight:
             return
+        check_last(state.network, state.task.members, "crl")
         _, layer = last_linear(state.network.net, "crl")
         with seeds.isolated(state.task.seed, "crl"):
             centers = nn.Embedding(layer.out_features, layer.in_features)

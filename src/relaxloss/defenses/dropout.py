@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import nn
 
 from relaxloss.defenses.base import Defense, defenses
-from relaxloss.defenses.layers import last_linear, replaced
+from relaxloss.defenses.layers import check_last, last_linear, replaced
+from relaxloss.training import State
 
 
 @defenses.register("dropout")
@@ -27,7 +28,7 @@ class Dropout(Defense):
         rate: the probability, in [0, 1).
 
     Raises:
-        UserError: the network has no linear layer.
+        UserError: the network has no linear layer, or its last one is not the one that gives the logits.
     """
 
     about: ClassVar[str] = "dropout before the last layer (JMLR 2014)"
@@ -42,3 +43,8 @@ class Dropout(Defense):
             return net
         name, layer = last_linear(net, "dropout")
         return replaced(net, name, nn.Sequential(nn.Dropout(self.rate), layer))
+
+    def prepare(self, state: State) -> None:
+        """See that it is in front of the logits."""
+        if self.rate:
+            check_last(state.network, state.task.members, "dropout")

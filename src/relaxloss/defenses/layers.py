@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from torch import nn
 
 from relaxloss.errors import UserError
+from relaxloss.task import Network, Samples, predict
 
 
 def last_linear(net: nn.Module, asks: str) -> tuple[str, nn.Linear]:
@@ -13,6 +16,24 @@ def last_linear(net: nn.Module, asks: str) -> tuple[str, nn.Linear]:
         if isinstance(layer, nn.Linear):
             return name, layer
     raise UserError(f"{asks} needs a network with a torch.nn.Linear layer; got {type(net).__name__} without one")
+
+
+def check_last(network: Network, samples: Samples, asks: str) -> None:
+    """Raise `UserError` if `last_linear` is not the last one that computes, as seen on two samples in eval mode."""
+    net = network.net
+    ran: list[nn.Module] = []
+    with contextlib.ExitStack() as hooks:
+        for layer in net.modules():
+            if isinstance(layer, nn.Linear):
+                hooks.enter_context(layer.register_forward_hook(lambda layer, *_: ran.append(layer)))
+        predict(network, samples.x[:2])
+    name, last = last_linear(net, asks)
+    if ran[-1:] != [last]:
+        names = {layer: of for of, layer in net.named_modules()}
+        raise UserError(
+            f"{asks} needs the layer that gives the logits, and takes the last torch.nn.Linear of the network, {name}; "
+            f"but {names[ran[-1]] if ran else 'none'} computes last: assign that one last in {type(net).__name__}"
+        )
 
 
 def replaced(net: nn.Module, name: str, layer: nn.Module) -> nn.Module:
