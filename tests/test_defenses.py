@@ -278,9 +278,7 @@ class HeadFirst(nn.Module):
 @pytest.mark.parametrize("name", ["dropout", "crl"])
 def test_a_network_whose_last_layer_is_not_found_is_refused(name: str) -> None:
     strange = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, model=f"{__name__}:HeadFirst"))
-    with pytest.raises(
-        UserError, match=r"takes the last torch.nn.Linear of the network, body[.1]*; but head computes"
-    ):
+    with pytest.raises(UserError, match=r"takes the last torch.nn.Linear of the network, body[.1]*; but head computes"):
         training.fit(parse(name), strange)
 
 

@@ -43,12 +43,9 @@ def keep(path: Path, kind: str, lost: Callable[[dict[str, Any]], str], overwrite
         path: the directory; it need not be there.
         kind: of the results that are to come.
         lost: what of the results that are there, given the JSON of their mark, the new ones lack; empty if nothing.
-        overwrite: replace them all the same; those of another command are no longer taken for results.
+        overwrite: let them be replaced all the same.
     """
     if overwrite:
-        for other, name in MARKS.items():
-            if other != kind:
-                (path / name).unlink(missing_ok=True)
         return
     of_kind(path, kind)
     mark = path / MARKS[kind]
@@ -65,3 +62,10 @@ def keep(path: Path, kind: str, lost: Callable[[dict[str, Any]], str], overwrite
             f"{path} holds results that this would replace: {missed}. Give another --out (out=...), or --overwrite "
             "(overwrite=True) to replace them"
         )
+
+
+def claim(path: Path, kind: str) -> None:
+    """From now on the directory holds results of this kind: those of other commands are no longer taken for results."""
+    for other, mark in MARKS.items():
+        if other != kind:
+            (path / mark).unlink(missing_ok=True)

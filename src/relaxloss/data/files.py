@@ -17,6 +17,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from relaxloss.checks import listed
 from relaxloss.data import labels, texts
 from relaxloss.data.base import Array, Column, Dataset
 from relaxloss.data.prepared import FEWEST_ROWS
@@ -24,7 +25,6 @@ from relaxloss.errors import UserError, unknown
 
 MOST_CATEGORIES = 1000
 BLOCK = 1 << 24  # bytes: more than any one row
-SHOWN = 10
 TOLD = 10  # rows: of a few, all may well have an unknown category
 
 
@@ -42,12 +42,12 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     names = table.column_names
     double = sorted(column for column, count in Counter(names).items() if count > 1)
     if double:
-        raise UserError(f"{path}: has several columns named {_list(double)}; give each column a name of its own")
+        raise UserError(f"{path}: has several columns named {listed(double)}; give each column a name of its own")
     for column in drop:
         if column not in names:
             raise unknown(f"column to drop from {path.name}", column, names)
     if label is None:
-        raise UserError(f"{path}: which column holds the label? Give --label (label=...): one of {_list(names)}")
+        raise UserError(f"{path}: which column holds the label? Give --label (label=...): one of {listed(names)}")
     if label not in names:
         raise unknown(f"label column of {path.name}", label, names)
     if label in drop:
@@ -67,7 +67,7 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
         f"file {path.name}: {len(table):,} rows, {sum(column.categories is None for column in columns)} numeric and "
         f"{sum(column.categories is not None for column in columns)} categorical columns",
         f"label {label!r}: {labels.numbered(classes)}",
-        *([f"dropped on request: {_list(sorted(set(drop)))}"] if drop else []),
+        *([f"dropped on request: {listed(sorted(set(drop)))}"] if drop else []),
         *notes.lines(),
     ]
     return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns), tuple(classes))
@@ -106,7 +106,7 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
             x[:, index] = _feature(numbers, column.name, source, notes)[0]
     if strange:
         warnings.warn(
-            f"none of the values of {_list(strange)} is one that the model learned: they count as missing (is their "
+            f"none of the values of {listed(strange)} is one that the model learned: they count as missing (is their "
             "spelling, or their type, another one here?)",
             stacklevel=3,
         )
@@ -194,7 +194,7 @@ class _Notes:
             "constant": self.constant,
             "different in every row (identifiers? consider --drop)": self.identifiers,
         }
-        return [f"{what}: {_list(names)}" for what, names in said.items() if names]
+        return [f"{what}: {listed(names)}" for what, names in said.items() if names]
 
 
 def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Array, tuple[str, ...] | None]:
@@ -268,8 +268,3 @@ def _codes(text: pa.Array, order: Sequence[str | None]) -> Array:
 def _whole(table: pa.Table, name: str) -> pa.Array:
     column = table.column(name).combine_chunks()
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -25,6 +25,7 @@ NAME = "report.html"
 def save(audit: Audit, out: Path | str) -> Path:
     """Write report.html, audit.json, results.csv and records.csv into a directory; return the page's path."""
     out = Path(out)
+    places.claim(out, "audit")
     write_atomically(out / "results.csv", audit.rows.to_csv(index=False))
     write_atomically(out / "records.csv", audit.records.to_csv(index=False))
     audit.to_json(out / places.MARKS["audit"])

@@ -35,6 +35,7 @@ def save(result: Result, out: Path | str) -> None:
     out = Path(out)
     table = tables.summary(result)
     drawn = charts.drawn(result, table)
+    places.claim(out, "compare")
     for figure, text in drawn:
         write_atomically(out / "charts" / f"{figure.name}.svg", text)
         write_atomically(out / "charts" / f"{figure.name}.png", drawing.png(text))

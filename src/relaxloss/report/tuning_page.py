@@ -29,6 +29,7 @@ SHOWN = ("top1", "auc", *TPRS)
 def save(tuning: Tuning, out: Path | str) -> Path:
     """Write tuning.csv, tuning.json, compare.toml, charts/ and report.html into a directory; return the page's path."""
     out = Path(out)
+    places.claim(out, "tune")
     write_atomically(out / "tuning.csv", tuning.table.to_csv(index=False, lineterminator="\n"))
     write_atomically(out / places.MARKS["tune"], json.dumps(summary(tuning), indent=1, allow_nan=False) + "\n")
     write_atomically(out / tuning_words.COMPARISON, page.written(tuning.final.settings()))
