@@ -9,14 +9,14 @@ from relaxloss.checks import listed
 
 MOSTLY = 0.95  # of the different values. Codes mix more: of the ICD-9 codes, one in ten starts with a letter
 ENOUGH = 10  # numbers; fewer may be an ordered category, such as 0, 1, 2, 3 or more
-FEW = 3  # dates, or numbers that are written with commas, spaces or a per cent sign
+FEW = 3  # dates, or numbers that are written with commas, spaces or signs of per cent or money
 SHOWN = 5
 CODES = "; if they are codes and no quantities, write a letter before each"
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-WRITTEN = re.compile(
-    r"\s*[+-]?(\d{1,3}([.,' ]\d{3})+|\d+)([.,]\d+)?\s*%?\s*"
-)  # 61,9 and 1,234.5 and 1.017.256 and 12 %
+WRITTEN = re.compile(  # 61,9 and 1,234.5 and 1.017.256 and 12 % and $5 and −3 (which is no hyphen) and 1,5e-3
+    r"\s*[$€£¥]?\s*[+\-−–]?\s*[$€£¥]?\s*(\d{1,3}([.,' ]\d{3})+|\d+)([.,]\d+)?([eE][+\-−]?\d+)?\s*[%$€£¥]?\s*"
+)
 DATE = re.compile(
     r"\s*(\d{1,2}[./-]\d{1,2}[./-]\d{4}|\d{1,2}[./]\d{1,2}[./]\d{2}|\d{4}[./-]\d{1,2}[./-]\d{1,2})([ T,].*)?\s*"
 )
@@ -38,7 +38,7 @@ def mistaken(values: Sequence[str]) -> str:
         odd = _odd(values, written | numbers, "and also")
         return (
             f"numbers written as {min(written - numbers)!r}{odd}; expected plain ones: a point before decimals, "
-            f"nothing between thousands, no per cent sign{CODES}"
+            f"nothing between thousands, no sign of per cent or money, - for minus{CODES}"
         )
     strange = [value for value in values if value not in numbers]
     measured = len(strange) == 1 or len(numbers) >= MOSTLY * len(values) or all(map(BESIDE.fullmatch, strange))
