@@ -27,6 +27,7 @@ from relaxloss.defenses import DPSGD, NONE, Defense, MemGuard, NoDefense, RelaxL
 from relaxloss.engine import Engine
 from relaxloss.errors import MissingExtra, UserError
 from relaxloss.experiment import Quiet, run
+from relaxloss.games import FiveFolds
 from relaxloss.plan import Experiment, Plan
 from relaxloss.results import COLUMNS
 from relaxloss.store import Store
@@ -371,6 +372,18 @@ def test_a_defense_that_never_acted_is_said_to_be_idle(blobs: Dataset, tmp_path:
     )
     flags = {flag.name: flag for flag in run(short, tmp_path, data=blobs).flags}
     assert "never to alpha=0.01" in flags["idle_defense"].detail
+
+
+def test_copies_of_members_among_the_asked_are_flagged(blobs: Dataset, tmp_path: Path) -> None:
+    spec = replace(SPEC, defenses=("none",), attacks=("loss",))
+    assert "copies" not in {flag.name for flag in run(spec, tmp_path / "a", data=blobs).flags}
+    twice = replace(blobs, x=np.tile(blobs.x[:150], (2, 1)), y=np.tile(blobs.y[:150], 2))
+    design = FiveFolds().draw(twice.y, twice.num_classes, 0)
+    people = {place % 150 for place in design.members(0)}
+    share = np.mean([place % 150 in people for place in design.asked if place not in design.members(0)])
+    raised = {flag.name: flag.detail for flag in run(spec, tmp_path / "b", data=twice).flags}
+    assert raised["copies"] == f"{share:.1%} of the non-members are copies of a member"
+    assert share > 0.1
 
 
 def test_a_changed_own_network_is_another_model(

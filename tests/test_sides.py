@@ -61,6 +61,13 @@ def test_copies_are_counted_pair_by_pair() -> None:
     assert sides.copies(outputs, labels, member) == np.mean(same) > 0.2
 
 
+def test_copied_rows_are_those_with_a_members_row_and_label() -> None:
+    x = np.array([[1.0, np.nan], [2, 0], [1, np.nan], [1, np.nan], [2, 1], [2, 0]], np.float32)
+    labels = np.array([0, 1, 0, 1, 1, 1])
+    assert sides.copied_rows(x, labels, np.array([0, 1]), np.array([2, 3, 4, 5])) == 0.5  # the third has another label
+    assert sides.copied_rows(x, labels, np.array([0]), np.array([4])) == 0
+
+
 def test_saturated_outputs_are_no_copies() -> None:
     logits = np.where(np.eye(3)[np.arange(60) % 3] > 0, 0.0, -np.inf)  # probabilities of 0 and 1
     assert sides.copies(logits, np.arange(60) % 3, np.arange(60) < 30) == 0

@@ -48,7 +48,8 @@ class Facts:
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
         idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
         label_fit: `relaxloss.sides.label_fit` of each side that it can be told of, by the side's name.
-        copies: `relaxloss.sides.copies`.
+        copies: the share of non-members that are copies of a member: `relaxloss.sides.copied_rows` where the rows are
+            known, else `relaxloss.sides.copies`.
         class_mix: `relaxloss.sides.class_mix`.
     """
 
@@ -226,7 +227,7 @@ def _no_better_than_chance(facts: Facts) -> str | None:
 def _copies(facts: Facts) -> str | None:
     assert facts.copies is not None
     share = facts.copies
-    return f"{share:.1%} of the non-members have the outputs and the label of a member" if share > COPIES else None
+    return f"{share:.1%} of the non-members are copies of a member" if share > COPIES else None
 
 
 def _class_mix(facts: Facts) -> str | None:
@@ -259,11 +260,12 @@ CHECKS = (
         "copies",
         ("copies",),
         _copies,
-        raised_if=f"more than {COPIES:.0%} of the non-members have the very outputs and label of some member, and not "
-        "because outputs are coarse",
-        why="The model was most likely trained on a copy of these records: they count as non-members and look like "
-        "members, so that the leakage is understated.",
-        what_to_do="Remove records that are on both sides, by their features.",
+        raised_if=f"more than {COPIES:.0%} of the non-members have the very row and label of some member; where only "
+        "predictions are known, its very outputs and label, and not because outputs are coarse",
+        why="The model was trained on a copy of these records: they count as non-members and look like members, so "
+        "that the leakage is understated for all others.",
+        what_to_do="Keep one of each record, told by its features. If these are different people with the same values, "
+        "no attack can tell them apart: read the figures as too low for everybody else.",
     ),
     Check(
         "class_mix",

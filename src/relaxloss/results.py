@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import flags, jobs, measures, metrics, onerun, selection
+from relaxloss import flags, jobs, measures, metrics, onerun, selection, sides
 from relaxloss import records as record_room
 from relaxloss.attacks import functional
 from relaxloss.defenses import Composed, Defense
@@ -69,9 +69,11 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
     _, scored = plan.score_jobs(store)
     for seed, design in plan.designs.items():
         labels = dataset.y if design.labels is None else design.labels
+        first = design.targets[0]
+        members = design.members(first)
+        copied = sides.copied_rows(dataset.x, labels, members, np.setdiff1d(design.asked, members))
         for defense in experiment.defenses:
             head = {**names_of(defense), "seed": seed}
-            first = design.targets[0]
             files = require(store, "train", plan.train_key(defense.trainer, seed, first))
             own_history = json.loads(files[jobs.HISTORY])[: defense.snapshot]  # a snapshot's ends with its epoch
             history += [head | epoch for epoch in own_history]
@@ -104,7 +106,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
             released = _released(plan, store, defense, seed, first)
             facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
-            for flag in flags.raised(facts):
+            for flag in flags.raised(dataclasses.replace(facts, copies=copied)):
                 warned.setdefault(flag, []).append(str(defense))
     whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": experiment.game.brief}
     table_of_rows = pd.DataFrame([whole | item for item in rows])

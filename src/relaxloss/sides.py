@@ -82,6 +82,19 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
     return float(outside[inside > 0].sum() / m) if across > TWINS * within else 0.0
 
 
+def copied_rows(x: npt.NDArray[Any], labels: Ints, members: Ints, nonmembers: Ints) -> float:
+    """The share of non-members whose row and label are those of some member, bit for bit.
+
+    Args:
+        x: ``(M, ...)`` the pool's rows.
+        labels: ``(M,)``.
+        members: the members' places in the pool.
+        nonmembers: those of the asked non-members.
+    """
+    known = {(x[place].tobytes(), labels[place]) for place in members}
+    return float(np.mean([(x[place].tobytes(), labels[place]) in known for place in nonmembers]))
+
+
 def class_mix(labels: Ints, member: Bools, classes: tuple[str, ...]) -> tuple[float, float, str]:
     """How far the mixes of classes of both sides are from each other, and the class that differs most.
 
