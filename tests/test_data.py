@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from relaxloss import data
+from relaxloss import data, specs
 from relaxloss.data import archives, prepared
 from relaxloss.data.archives import Upstream
 from relaxloss.data.base import Column, Dataset, Encoder, Source, sources
@@ -375,6 +375,23 @@ def test_a_third_partys_source_with_columns_survives_the_prepared_form(tmp_path,
     assert again.fingerprint == first.fingerprint
     assert (again.columns, again.num_classes, again.provenance) == (columns, 4, "one clinic")
     np.testing.assert_array_equal(again.y, first.y)
+
+
+def test_what_changed_code_prepared_is_prepared_again_and_a_users_own_file_is_not(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Clinic(Source):
+        def fetch(self, folder):
+            return Dataset("clinic", np.full((12, 2), self.version, np.float32), np.arange(12) % 2, 2, "one clinic")
+
+    monkeypatch.setitem(sources._classes, "clinic", Clinic)
+    assert data.load("clinic", folder=tmp_path).x.max() == 1
+    monkeypatch.setattr(Clinic, "version", 2)
+    assert data.load("clinic", folder=tmp_path).x.max() == 1
+    monkeypatch.setitem(specs.DIGESTS, Clinic, "edited")
+    assert data.load("clinic", folder=tmp_path).x.max() == 2
+    monkeypatch.setitem(specs.DIGESTS, Clinic, "edited again")
+    np.savez(tmp_path / "clinic.npz", x=bits(12, 3), y=np.arange(12) % 2)
+    assert data.load("clinic", folder=tmp_path).x.shape == (12, 3)
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):

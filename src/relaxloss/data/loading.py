@@ -10,7 +10,7 @@ from pathlib import Path
 from relaxloss.data import files, prepared
 from relaxloss.data.base import Dataset, directory, sources
 from relaxloss.errors import UserError, unknown
-from relaxloss.specs import plugin_modules
+from relaxloss.specs import digest, plugin_modules
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
 
@@ -26,6 +26,7 @@ def load(
 
     A name: a prepared ``<name>.npz`` in `folder` (default: the data directory) if there is one, whether the name is
     registered or not; else the registered source, whose files are downloaded, verified and prepared for the next time.
+    What a third party's source prepared is prepared again when its code has changed since.
 
     A path (``.csv``, ``.csv.gz``, ``.parquet``, ``.npz``): the file; CSV and Parquet need the name of the
     `label` column and leave out the columns in `drop`. A file's bare name is also looked for in `folder`.
@@ -46,14 +47,14 @@ def load(
         raise unknown(f"data set (not registered, and no {name}.npz in {home})", name, {*sources.names(), *found})
     if label is not None or drop:
         raise UserError(f"{name}: label and drop are for CSV and Parquet files; {name} is a data set by its name")
-    if path.is_file():
-        if source is None:
-            return prepared.read(path, name)
+    if source is None:
+        return prepared.read(path, name)
+    code = digest(type(source))
+    if path.is_file() and prepared.maker(path) in ("", code):
         return prepared.read(path, name, num_classes=source.num_classes, about=source.about)
-    assert source is not None
     dataset = source.fetch(home)
     if not source.embedded:
-        prepared.write(dataset, path)
+        prepared.write(dataset, path, made_by=code)
     return dataset
 
 

@@ -60,9 +60,14 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
     return Dataset(name, x, y, num_classes, "; ".join([provenance, *notes, *renamed]), columns, classes)
 
 
-def write(dataset: Dataset, path: Path) -> None:
-    """Write the prepared form atomically: whoever reads at the same time sees the whole file or none."""
+def write(dataset: Dataset, path: Path, *, made_by: str = "") -> None:
+    """Write the prepared form atomically: whoever reads at the same time sees the whole file or none.
+
+    `made_by` is the digest of a third party's code that made it, for `maker`.
+    """
     arrays: dict[str, Any] = {"y": dataset.y, "num_classes": dataset.num_classes, "provenance": dataset.provenance}
+    if made_by:
+        arrays["made_by"] = made_by
     if dataset.kind == "bits":
         arrays |= {"x_packed": np.packbits(dataset.x, axis=1), "x_columns": dataset.x.shape[1]}
     else:
@@ -81,6 +86,15 @@ def write(dataset: Dataset, path: Path) -> None:
         raise UserError(f"cannot write {path}: {error}; set RELAXLOSS_DATA to a folder with room to write") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def maker(path: Path) -> str:
+    """The digest of the code that made a prepared file; empty if it does not say."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return str(arrays["made_by"])
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
+        return ""  # `read` says what is wrong with it, if anything is
 
 
 def _arrays(path: Path) -> dict[str, Array]:
