@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import subprocess
 import sys
 import tomllib
@@ -163,6 +164,15 @@ def test_a_sweep_has_the_settings_that_the_classes_and_epochs_allow() -> None:
     assert {each.alpha for each in many if each.name == "crl"} == {0.1, 0.2, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 3.0}
     assert {each.epoch for each in many if each.name == "early_stopping"} == set(early_stopping.CURVE)
     assert few[0] == many[0] == defenses.NONE
+
+
+def test_one_name_is_explained_with_its_fields() -> None:
+    said = call("list", "relaxloss").stdout
+    assert said.startswith("defense relaxloss\n")
+    assert re.search(r"^alpha +1\.0 +\S", said, re.MULTILINE)
+    assert "relaxloss:alpha=0.1" in said
+    assert "milestones  " in call("list", "recipe").stdout
+    assert "relaxloss_unstopped" in call("list", "defenses").stdout
 
 
 @pytest.mark.parametrize(

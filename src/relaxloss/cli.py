@@ -52,21 +52,37 @@ def console(*, stderr: bool = False) -> Console:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="defenses, attacks, datasets, models or settings; all if left out")] = "",
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="defenses, attacks, games, datasets, models or settings; the name of one, or recipe: its fields; all "
+            "if left out"
+        ),
+    ] = "",
 ) -> None:
-    """Show what there is: defenses, attacks, data sets, models, settings."""
-    from relaxloss import attacks, data, defenses, models, settings
+    """Show what there is, or what one defense, attack, game, model or the recipe is, with its fields."""
+    from relaxloss import attacks, data, defenses, games, manual, models, settings
+    from relaxloss.report.manual_terminal import print_page
+    from relaxloss.task import Recipe
 
-    kinds: dict[str, list[tuple[str, str]]] = {
-        "defenses": [(cls.name, cls.about) for cls in defenses.defenses],
-        "attacks": [(cls.name, cls.about) for cls in attacks.attacks]
-        + [(name, "the set " + " ".join(members)) for name, members in attacks.SETS.items()],
-        "datasets": data.listing(),
-        "models": [(cls.name, cls.about) for cls in models.models],
-        "settings": settings.listing(),
+    specs: dict[str, dict[str, Any]] = {
+        "defenses": {cls.name: cls for cls in defenses.defenses},
+        "attacks": {cls.name: cls for cls in attacks.attacks},
+        "games": games.GAMES,
+        "models": {cls.name: cls for cls in models.models},
     }
+    kinds = {kind: [(name, cls.about) for name, cls in found.items()] for kind, found in specs.items()}
+    kinds["attacks"] += [(name, "the set " + " ".join(members)) for name, members in attacks.SETS.items()]
+    kinds |= {"datasets": data.listing(), "settings": settings.listing()}
+    pages = [manual.page(found[what], kind[:-1]) for kind, found in specs.items() if what in found]
+    if what == "recipe":
+        pages = [manual.page(Recipe, "recipe")]
+    for each in pages:
+        print_page(each, console())
+    if pages:
+        return
     if what and what not in kinds:
-        raise unknown("list", what, kinds)
+        raise unknown("name", what, {*kinds, "recipe", *(name for found in specs.values() for name in found)})
     for kind in [what] if what else kinds:
         table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
         for name, about in kinds[kind]:

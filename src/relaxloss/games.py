@@ -65,9 +65,11 @@ class Game(Spec):
     """Base of the games. A subclass overrides `draw`.
 
     Class attributes:
+        about: one line for ``relaxloss list``.
         aligned: whether shadows are trained on asked samples.
     """
 
+    about: ClassVar[str] = ""
     aligned: ClassVar[bool] = False
 
     @property
@@ -104,9 +106,13 @@ class FiveFolds(Game):
     """The paper's game: five equal folds, for target-train, target-test, shadow-train, shadow-test and reference.
 
     The first shadow is trained on fold 3 exactly; each further one on a fresh random half of folds 3 and 4.
+
+    Attributes:
+        shadows: how many shadow models.
     """
 
     name: ClassVar[str] = "five_folds"
+    about: ClassVar[str] = "target and shadow on folds of their own, as in the paper"
     shadows: PositiveInt = 1
 
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
@@ -143,6 +149,7 @@ class RandomHalves(Game):
     """
 
     name: ClassVar[str] = "random_halves"
+    about: ClassVar[str] = "every sample is in half of the models: LiRA's game, also with canaries"
     aligned: ClassVar[bool] = True
     models: Annotated[int, Field(ge=2)] = 64
     canaries: NonNegativeInt = 0
@@ -236,6 +243,7 @@ class TuningFolds(Game):
     """
 
     name: ClassVar[str] = "tuning_folds"
+    about: ClassVar[str] = "folds 3 to 5 of five_folds: what `tune` chooses on"
     drawing: NonNegativeInt = 0
     swapped: bool = False
     reference: bool = False

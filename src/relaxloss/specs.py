@@ -139,15 +139,16 @@ class Spec:
             value = getattr(self, field.name)
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             if value != default:
-                parts.append(f"{field.name}={_written(value)}")
+                parts.append(f"{field.name}={written(value)}")
         return self.name + (":" + ",".join(parts) if parts else "")
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A field's value as a spec's string has it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "/".join(_written(item) for item in value)
+        return "/".join(written(item) for item in value)
     return "none" if value is None else str(value)
 
 

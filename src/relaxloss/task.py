@@ -26,8 +26,16 @@ class Recipe(Spec):
 
     Attributes:
         model: the architecture, as ``mlp``, ``resnet20``, ``mlp:activation=relu`` or ``package.module:function``.
+        epochs: passes over the members.
+        batch_size: members in a step.
+        optimiser: ``sgd`` or ``adam``.
+        lr: the learning rate at first.
+        momentum: of SGD.
+        weight_decay: the L2 penalty's factor.
         schedule: ``milestones`` multiplies the learning rate by `decay` at each of `milestones` (epochs, from 0);
             ``cosine`` lets it fall to 0; ``constant`` keeps it.
+        milestones: the epochs at which the learning rate falls.
+        decay: by what it is multiplied there.
         augment: ``crop_flip`` pads images by 4, crops at random and flips half of them.
         precision: ``bf16`` runs the forward pass under autocast.
         channels_last: the memory layout for images; faster, and the same up to rounding.

@@ -31,8 +31,11 @@ class Neural(Attack):
 
     Attributes:
         features: ``sorted``, or ``sorted_label`` with the true class's log-probability as one more input.
+        hidden: units of the hidden layer.
         epochs: passes over as many rows as one shadow has, drawn from the rows of all: more shadows bring variety, not
             more steps.
+        batch_size: rows in a step.
+        lr: of Adam.
     """
 
     about: ClassVar[str] = "a network on the sorted posterior, fitted on shadows"

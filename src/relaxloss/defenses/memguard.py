@@ -193,7 +193,9 @@ class MemGuard(Defense):
     Attributes:
         budget: ε, the bound on the expected distance; 0 releases the network as it is.
         iterations: the most steps of phase I for one weight of the distance.
-        epochs: of the surrogate attacker's fit, with `batch_size` and SGD's `lr`.
+        epochs: of the surrogate attacker's fit.
+        batch_size: of it.
+        lr: of its SGD.
     """
 
     about: ClassVar[str] = "noise on the released probabilities that fools an attacker (CCS 2019)"
