@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +52,7 @@ def test_a_table_is_read_by_the_models_own_columns(tmp_path: Path) -> None:
     assert np.array_equal(made.predict_log_proba(shuffled), made.predict_log_proba(raw))
     few = shuffled[shuffled.ward != "icu"]  # its codes would be others, had the file been coded by itself
     assert np.array_equal(made.predict_log_proba(few), made.predict_log_proba(raw[shuffled.ward != "icu"]))
-    with pytest.warns(UserWarning, match="none of the values of ward"):
+    with pytest.warns(UserWarning, match="did not learn: ward"):
         unknown = made.predict_log_proba(few.assign(ward="elsewhere"))
     missing = made.predict_log_proba(few.assign(ward=None))
     assert np.array_equal(unknown, missing)
@@ -72,7 +76,9 @@ def test_a_saved_model_names_no_category_of_fewer_than_five_members(tmp_path: Pa
         back.predict_log_proba(frame), made.predict_log_proba(data.load(tmp_path / "rows.csv", label="outcome").x)
     )
     rare = frame[frame.job == "astronaut"]
-    assert np.array_equal(back.predict_log_proba(rare), back.predict_log_proba(rare.assign(job=None)))
+    with pytest.warns(UserWarning, match=r"job \(4 of 4\).*fewer than 5"):
+        of_rare = back.predict_log_proba(rare)
+    assert np.array_equal(of_rare, back.predict_log_proba(rare.assign(job=None)))
 
 
 def test_a_defense_that_never_acted_is_warned_of(blobs: Dataset, recwarn: pytest.WarningsRecorder) -> None:
@@ -107,8 +113,8 @@ def test_an_identifier_is_not_trained_on_and_members_are_not_printed(tmp_path: P
     assert "members" not in repr(model)
     model.save(tmp_path / "model")
     assert "P00" not in (tmp_path / "model" / "model.json").read_text()
-    for wrong, said in (({"age": [1.0]}, "got dict"), (frame.to_numpy(), "got an array of objects")):
-        with pytest.raises(UserError, match=f"{said}; expected rows to predict as a pandas DataFrame"):
+    for wrong, said in (({"age": [1.0]}, "got dict"), (frame.to_numpy(), "got an array of object")):
+        with pytest.raises(UserError, match=f"{said} to predict; expected a pandas DataFrame with the columns"):
             model.predict_log_proba(wrong)  # type: ignore[arg-type]
 
 
@@ -154,6 +160,92 @@ def test_bad_models_and_shares_are_explained(blobs: Dataset, tmp_path: Path) -> 
         Trained.load(tmp_path)
     with pytest.raises(UserError, match=r"test=0.9 and reference=0.2"):
         trained.train(blobs, recipe=TINY, test=0.9, reference=0.2)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, blobs: Dataset) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    trained.train(dataclasses.replace(blobs, classes=("a", "b", "c", "d")), recipe=TINY).save(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    shutil.copytree(saved, tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_a_model_is_used_without_what_must_not_be_shipped(saved: Path, copy: Path, blobs: Dataset) -> None:
+    shutil.rmtree(copy / "private")
+    (copy / "history.csv").unlink()
+    bare = Trained.load(copy)
+    assert np.array_equal(bare.predict_log_proba(blobs.x), Trained.load(saved).predict_log_proba(blobs.x))
+    assert (bare.split, len(bare.history)) == ({}, 0)
+    bare.save(copy / "again")
+    assert Trained.load(copy / "again").split == {}
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (np.zeros((3, 1)), r"shape \(3, 1\) to predict; expected a NumPy array of numbers \(n, 12\)"),
+        (np.zeros(12), r"shape \(12,\)"),
+        (np.zeros((1, 3, 12)), r"shape \(1, 3, 12\)"),
+        (np.zeros(()), r"shape \(\)"),
+        (np.full((2, 12), np.inf), "infinite values .* in 2 of 2 rows"),
+        (np.full((2, 12), "1"), "an array of <U1 to predict"),
+        ([[0.0] * 12], "got list to predict; expected a NumPy array"),
+        (torch.zeros(1, 12), "got Tensor to predict"),
+        (pd.DataFrame(np.zeros((1, 12))), "expected an array, no table"),
+    ],
+)
+def test_what_is_not_raw_rows_is_refused(saved: Path, x: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Trained.load(saved).predict_log_proba(x)
+
+
+def test_rows_are_read_whatever_numpy_keeps_them_as(saved: Path, blobs: Dataset) -> None:
+    model = Trained.load(saved)
+    expected = model.predict_log_proba(blobs.x)
+    for x in (blobs.x.astype(">f8"), blobs.x.astype(np.float64), np.asfortranarray(blobs.x)):
+        assert np.array_equal(model.predict_log_proba(x), expected)
+    assert np.array_equal(model.predict_log_proba(blobs.x[::-1]), expected[::-1])
+    assert model.predict_log_proba(blobs.x[:0]).shape == (0, 4)
+    assert model.predict(blobs.x[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("private/split.npz", lambda content: content[:-30], "damaged"),
+        ("private/split.npz", lambda content: b"", "damaged"),
+        ("model.json", lambda content: b"[]", "damaged"),
+        ("model.json", lambda content: b"null", "damaged"),
+        ("model.json", lambda content: content.replace(b'"format": 2', b'"format": 3'), "format 3, by relaxloss"),
+        ("model.json", lambda content: content.replace(b'"num_classes": 4', b'"num_classes": 5'), "4 classes of 5"),
+        ("model.json", lambda content: content.replace(b'"columns": []', b'"columns": "x"'), "odd columns"),
+        ("model.json", lambda content: content.replace(b'"name": "mlp"', b'"name": "mpl"'), "did you mean 'mlp'"),
+        (
+            "model.json",
+            lambda content: content.replace(b'"defense": "none"', b'"defense": "louder"'),
+            "your own, install",
+        ),
+        ("model.json", lambda content: content.replace(b'"classes": [', b'"klasses": ['), "KeyError: 'classes'"),
+        ("model.json", lambda content: re.sub(rb'"shape": \[\s*12', b'"shape": [13', content), "do not fit model.json"),
+    ],
+)
+def test_a_damaged_model_is_no_traceback(copy: Path, name: str, change: Callable[[bytes], bytes], said: str) -> None:
+    path = copy / name
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    assert path.read_bytes() != before
+    with pytest.raises(UserError, match=said):
+        Trained.load(copy)
+
+
+def test_a_file_is_no_saved_model(saved: Path) -> None:
+    with pytest.raises(UserError, match="is a file; expected the directory"):
+        Trained.load(saved / "model.json")
 
 
 def test_weights_of_changed_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

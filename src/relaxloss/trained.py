@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,12 @@ from torch import nn
 
 from relaxloss import defenses, metrics, seeds
 from relaxloss.data import Column, Dataset, Encoder
-from relaxloss.data.files import encode
+from relaxloss.data.frames import encode
 from relaxloss.defenses import NONE, Defense
-from relaxloss.errors import UserError
+from relaxloss.errors import UserError, told
 from relaxloss.specs import build, content_key
 from relaxloss.store import pack_arrays, pack_weights, unpack_arrays, unpack_weights, write_atomically
-from relaxloss.task import Network, Recipe, Samples, Task, make_network
+from relaxloss.task import Network, Recipe, Samples, Task, encoder_input, make_network
 from relaxloss.training import VERSION, Fit, Session, predict
 from relaxloss.version import __version__
 
@@ -35,6 +36,9 @@ CARD, NETWORK, RELEASE, SPLIT, HISTORY = (
     "history.csv",
 )
 
+FORMAT = 2
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile)
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -45,7 +49,8 @@ class Trained:
         network: the model beneath it.
         history: loss and accuracy per epoch.
         facts: what the defense reports of itself (DP-SGD's ε), and the test accuracy.
-        split: which rows were ``members``, ``test`` and ``reference``; keep it as secret as the data.
+        split: which rows were ``members``, ``test`` and ``reference``; keep it as secret as the data. Empty where a
+            model was loaded without it.
         card: specs, shapes and versions; with the weights, all that is needed to load the model again.
     """
 
@@ -61,19 +66,21 @@ class Trained:
 
         Of a table, the columns that the model was trained on are taken by their names.
         """
-        if isinstance(x, pd.DataFrame):
-            if not self.card["columns"]:
-                raise UserError(
-                    f"the model was trained on {self.card['dataset']}, an array; expected an array, no table"
-                )
-            card = self.card["columns"]  # an older one does not say where dates are: there they may be anywhere
-            x = encode(x, [Column(name, tuple(values) or None, *(dates or [True])) for name, values, *dates in card])
-        elif not isinstance(x, np.ndarray) or x.dtype == object:
-            got = f"an array of {x.dtype}s" if isinstance(x, np.ndarray) else type(x).__name__
-            wanted = "a pandas DataFrame with the columns it was trained on" if self.card["columns"] else "an array"
-            raise UserError(f"got {got}; expected rows to predict as {wanted}, such as pandas.read_csv gives")
-        log_p: npt.NDArray[np.float64] = predict(self.release, torch.from_numpy(x)).double().log_softmax(1).numpy()
+        rows = self._rows(x)
+        if not len(rows):
+            return np.zeros((0, self.card["num_classes"]))
+        log_p: npt.NDArray[np.float64] = predict(self.release, torch.from_numpy(rows)).double().log_softmax(1).numpy()
         return log_p
+
+    def _rows(self, x: Any) -> npt.NDArray[Any]:
+        """What is given, as raw rows."""
+        assert isinstance(self.network.encoder, Encoder)
+        columns, shape = self.card["columns"], encoder_input(self.network.encoder, tuple(self.card["shape"]))
+        if not isinstance(x, pd.DataFrame):
+            return _array(x, shape, "a pandas DataFrame with the columns it was trained on, or " if columns else "")
+        if not columns:
+            raise UserError(f"the model was trained on {self.card['dataset']}, an array; expected an array, no table")
+        return encode(x, [Column(name, tuple(values) or None, dates) for name, values, dates in columns])
 
     def predict(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[Any]:
         """The most probable class of each row ``(n,)``: its name where the labels have names, else its number."""
@@ -96,44 +103,100 @@ class Trained:
         if RELEASE not in weights:
             (folder / RELEASE).unlink(missing_ok=True)  # of a model that was here before
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()}
-        write_atomically(folder / SPLIT, pack_arrays(self.split))
-        write_atomically(folder / HISTORY, self.history.to_csv(index=False))
+        files = {SPLIT: pack_arrays(self.split) if self.split else None}
+        files[HISTORY] = self.history.to_csv(index=False).encode() if len(self.history) else None
+        for name, found in files.items():
+            if found is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                write_atomically(folder / name, found)
         write_atomically(folder / CARD, json.dumps(self.card | {"facts": self.facts, "sha256": digests}, indent=2))
 
     @staticmethod
     def load(folder: Path | str) -> Trained:
-        """Read a saved model."""
+        """Read a saved model; its ``private`` and its history need not be there."""
         folder = Path(folder)
+        damaged = f"{folder}: the saved model is damaged"
         try:
-            card = json.loads((folder / CARD).read_text())
-            weights = _weights(folder, card.pop("sha256", {}))
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            if card["format"] != FORMAT:
+                raise UserError(
+                    f"{folder}: the model was saved in format {card['format']}, by relaxloss {card['relaxloss']}; "
+                    f"expected format {FORMAT}: load it with that version, or train again"
+                )
+            weights = _weights(folder, card.pop("sha256"))
             state = unpack_weights(weights[NETWORK])
-            split = unpack_arrays((folder / SPLIT).read_bytes())
-            history = pd.read_csv(folder / HISTORY)
-            defense = defenses.parse(card["defense"])
-            recipe = build(Recipe, card["recipe"])
+            split = unpack_arrays((folder / SPLIT).read_bytes()) if (folder / SPLIT).exists() else {}
+            history = pd.read_csv(folder / HISTORY) if (folder / HISTORY).exists() else pd.DataFrame()
+            facts, classes = card.pop("facts"), card["num_classes"]
+            if len(card["classes"]) not in (0, classes) or any(len(column) != 3 for column in card["columns"]):
+                raise UserError(f"{damaged}: {CARD} names {len(card['classes'])} classes of {classes}, or odd columns")
         except FileNotFoundError as error:
             raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{folder}: the saved model is damaged: {error}") from None
-        _same_code(recipe, card["recipe"], folder)
-        offset, scale, seen = (torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen"))
-        encoder = Encoder(offset, scale, seen, card["encoder_sizes"])
-        network = make_network(defense.trainer, encoder, tuple(card["shape"]), card["num_classes"], recipe, 0)
-        network.load_state_dict(state)
-        release = defense.release(network.eval(), None).eval()
-        if RELEASE in weights:
-            release.load_state_dict(unpack_weights(weights[RELEASE]))
-        facts = card.pop("facts", {})
+        except NotADirectoryError:
+            raise UserError(f"{folder} is a file; expected the directory that a model was saved in") from None
+        except UserError:
+            raise
+        except DAMAGE as error:
+            raise UserError(f"{damaged}: {told(error)}") from None
+        defense, recipe = _specs(card, folder)
+        try:
+            offset, scale, seen = (torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen"))
+            encoder = Encoder(offset, scale, seen, card["encoder_sizes"])
+            network = make_network(defense.trainer, encoder, tuple(card["shape"]), classes, recipe, 0)
+            network.load_state_dict(state)
+            release = defense.release(network.eval(), None).eval()
+            if RELEASE in weights:
+                release.load_state_dict(unpack_weights(weights[RELEASE]))
+        except UserError:
+            raise
+        except DAMAGE as error:
+            raise UserError(f"{damaged}: its weights do not fit {CARD}: {told(error)}") from None
         return Trained(release, network, history, facts, split, card)
 
 
+def _array(x: Any, shape: tuple[int, ...], also: str) -> npt.NDArray[Any]:
+    """An array of raw rows ``(n, *shape)``, as the encoder takes it."""
+    wanted = f"expected {also}a NumPy array of numbers ({', '.join(map(str, ('n', *shape)))})"
+    if not isinstance(x, np.ndarray):
+        raise UserError(f"got {type(x).__name__} to predict; {wanted}")
+    if x.dtype.kind not in "buif":
+        raise UserError(f"got an array of {x.dtype} to predict; {wanted}")
+    if x.shape[1:] != shape or not x.ndim:
+        raise UserError(f"got an array of shape {x.shape} to predict; {wanted}, one row per sample")
+    if len(shape) == 3 and x.dtype != np.uint8:
+        raise UserError(f"got images of {x.dtype} to predict; expected uint8, from 0 to 255, as in training")
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(x, dtype=np.float32)
+    if (infinite := np.isinf(rows).any(axis=1)).any():
+        raise UserError(
+            f"got infinite values (or beyond float32) in {infinite.sum():,} of {len(rows):,} rows to predict; expected "
+            "finite numbers, or NaN where a value is missing"
+        )
+    return rows
+
+
+def _specs(card: Mapping[str, Any], folder: Path) -> tuple[Defense, Recipe]:
+    """The defense and the recipe of a card; what they name may not be installed here."""
+    try:
+        defense, recipe = defenses.parse(card["defense"]), build(Recipe, card["recipe"])
+        _same_code(recipe, card["recipe"], folder)
+    except UserError as error:
+        raise UserError(
+            f"{folder}: {error} (if the model was made with code of your own, install it, or put it on Python's path)"
+        ) from None
+    except DAMAGE as error:
+        raise UserError(f"{folder}: the saved model is damaged: {told(error)}") from None
+    return defense, recipe
+
+
 def _weights(folder: Path, digests: Mapping[str, str]) -> dict[str, bytes]:
-    """The weights' files, as they were saved; a model of a version that wrote no digests is taken as it is."""
-    names = list(digests) or [name for name in (NETWORK, RELEASE) if name == NETWORK or (folder / name).exists()]
-    found = {name: (folder / name).read_bytes() for name in names}
+    """The weights' files, as they were saved."""
+    found = {name: (folder / name).read_bytes() for name in digests}
     for name, content in found.items():
-        if name in digests and hashlib.sha256(content).hexdigest() != digests[name]:
+        if hashlib.sha256(content).hexdigest() != digests[name]:
             raise UserError(
                 f"{folder}: {name} is not as it was saved with {CARD} (damaged, or of another model); copy the whole "
                 "directory again, or train again"
@@ -236,7 +299,7 @@ def _trained(
             logits = predict(release, torch.from_numpy(data.x[rows])).numpy()
             facts[f"{name}_accuracy"] = metrics.top_k(logits, data.y[rows], 1)
     card = {
-        "format": 1,
+        "format": FORMAT,
         "relaxloss": __version__,
         "torch": torch.__version__,
         "dataset": data.name,

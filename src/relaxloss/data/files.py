@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import gzip
 import re
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
 from relaxloss.checks import listed
-from relaxloss.data import labels, texts
+from relaxloss.data import dates, labels, texts
 from relaxloss.data.base import Array, Column, Dataset
 from relaxloss.data.prepared import FEWEST_ROWS
 from relaxloss.errors import UserError, unknown
 
 MOST_CATEGORIES = 1000
 BLOCK = 1 << 24  # bytes: more than any one row
-TOLD = 10  # rows: of a few, all may well have an unknown category
 
 
 def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) -> Dataset:
@@ -71,60 +68,6 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
         *notes.lines(),
     ]
     return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns), tuple(classes))
-
-
-def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
-    """Rows of a table as a data set with these columns has them: ``(n, D)`` float32.
-
-    Other columns are not looked at. Dates may be given as text (YYYY-MM-DD), as pandas reads them. A category that the
-    columns do not know is missing, as the encoder treats it; a warning is raised where 10 rows or more hold no other.
-
-    Raises `UserError` for a column that is absent, or of another kind.
-    """
-    source, notes, strange = Path("the table"), _Notes(), []
-    x = np.empty((len(frame), len(columns)), np.float32)
-    for index, column in enumerate(columns):
-        if column.name not in frame.columns:
-            raise unknown("column of the table that the model needs", column.name, map(str, frame.columns))
-        values = pa.array(frame[column.name], from_pandas=True)
-        if pa.types.is_dictionary(values.type):  # its own codes are not ours, nor its numbers
-            values = values.cast(values.type.value_type)
-        if values.null_count == len(values):
-            x[:, index] = np.nan
-        elif column.categories:
-            codes = _codes(values.cast(pa.string()), column.categories).astype(np.float32)
-            x[:, index] = np.where(codes < 0, np.nan, codes)
-            if (codes < 0).all() and len(codes) >= TOLD:
-                strange.append(column.name)
-        elif column.dates and (days := _dates(values)) is not None:
-            x[:, index] = _feature(days, column.name, source, notes)[0]
-        elif labels.is_text(values.type):
-            wanted = "dates (YYYY-MM-DD)" if column.dates else "numbers"
-            raise UserError(f"column {column.name!r} holds text; the model was trained on {wanted} there")
-        else:
-            numbers = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
-            x[:, index] = _feature(numbers, column.name, source, notes)[0]
-    if strange:
-        warnings.warn(
-            f"none of the values of {listed(strange)} is one that the model learned: they count as missing (is their "
-            "spelling, or their type, another one here?)",
-            stacklevel=3,
-        )
-    return x
-
-
-def _dates(values: pa.Array) -> pa.Array | None:
-    """Text of dates (YYYY-MM-DD, with a time or without; empty: missing) as dates; None if it holds anything else."""
-    if not labels.is_text(values.type):
-        return None
-    filled = pa.compute.utf8_trim_whitespace(values)
-    filled = pa.compute.if_else(pa.compute.equal(filled, ""), pa.scalar(None, filled.type), filled)
-    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-        try:
-            return filled.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return None
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -203,9 +146,9 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
     if values.null_count == len(values):
         raise UserError(f"{path}: column {name!r} has no value in any row; drop it with --drop {name}")
     categories: tuple[str, ...] | None = None
-    days = _dates(values)
-    if days is not None and days.null_count < len(days):
-        values, kind = days, days.type
+    found = dates.parsed(values)
+    if found is not None and found.null_count < len(found):
+        values, kind = found, found.type
     if types.is_dictionary(kind) or types.is_boolean(kind) or labels.is_text(kind):
         codes, categories = _categories(values, name, path)
         notes.categories.append(f"{name} ({len(categories)})")
@@ -215,9 +158,8 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
         numbers[codes < 0] = np.nan
     elif types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    elif types.is_timestamp(kind) or types.is_date(kind):
-        micros = values.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-        numbers = micros.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 86_400e6
+    elif dates.is_date(kind):
+        numbers = dates.days(values)
         notes.dates.append(name)
     else:
         raise UserError(

@@ -1,0 +1,132 @@
+"""Rows of a pandas DataFrame as a data set with given columns holds them: how a saved model is asked."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
+
+from relaxloss.checks import listed
+from relaxloss.data import dates, labels
+from relaxloss.data.base import FEWEST_MEMBERS, Array, Column
+from relaxloss.errors import UserError
+
+STRANGE = 0.1  # share of a column's values that may be unknown: in training, too, a few are of rare categories
+KNOWN = 5  # categories that a message names
+
+
+def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
+    """Rows of a table as ``(n, D)`` float32: codes of categories, days of dates, NaN where a value is missing.
+
+    Other columns are not looked at. Dates may be given as text (YYYY-MM-DD), as pandas reads them. A category that the
+    columns do not know is missing, as the encoder treats it; a warning is raised where more than a tenth are.
+
+    Raises `UserError` for a column that is absent, there twice, or of another kind.
+    """
+    x = np.empty((len(frame), len(columns)), np.float32)
+    strange = []
+    for index, column in enumerate(columns):
+        values = _values(frame, column.name)
+        if values.null_count == len(values):
+            x[:, index] = np.nan
+        elif column.categories:
+            x[:, index] = codes = _codes(values, column)
+            unknown, given = int(np.isnan(codes).sum()) - values.null_count, len(values) - values.null_count
+            if unknown > STRANGE * given and any(known is not None for known in column.categories):
+                strange.append(f"{column.name} ({unknown:,} of {given:,})")
+        else:
+            x[:, index] = _days(values, column.name) if column.dates else _numbers(values, column.name)
+    if strange:
+        warnings.warn(
+            f"values that the model did not learn: {listed(strange)}; they count as missing (is their spelling another "
+            f"one here? Or did fewer than {FEWEST_MEMBERS} of those it was trained on have them?)",
+            stacklevel=3,
+        )
+    return x
+
+
+def _values(frame: pd.DataFrame, name: str) -> pa.Array:
+    """One column, decoded."""
+    names = [str(each) for each in frame.columns]
+    if names.count(name) != 1:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+        hint = f" (is {near[0]!r} it?)" if near and not names.count(name) else ""
+        raise UserError(
+            f"the table has {names.count(name) or 'no'} column{'s' * (names.count(name) > 1)} {name!r}{hint}; expected "
+            f"one of each that the model was trained on; it has {listed(names)}"
+        )
+    series = frame.iloc[:, names.index(name)]
+    try:
+        values = pa.array(series, from_pandas=True)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        kinds = listed(sorted({type(each).__name__ for each in series.dropna()}))
+        raise UserError(
+            f"column {name!r} holds what no column of a table can ({kinds}); expected numbers, text or dates, all of "
+            "one kind: convert it (astype, pandas.to_numeric, pandas.to_datetime)"
+        ) from None
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if pa.types.is_dictionary(values.type):  # its own codes are not ours, nor its numbers
+        values = values.cast(values.type.value_type)
+    return values
+
+
+def _codes(values: pa.Array, column: Column) -> Array:
+    """The places of the values in the column's categories, NaN for missing and unknown ones."""
+    kind = values.type
+    if pa.types.is_floating(kind) and pa.compute.all(pa.compute.equal(values, pa.compute.floor(values))).as_py():
+        values = values.cast(pa.int64(), safe=False)  # whole numbers, which pandas keeps so beside missing ones
+    known = pa.array(column.categories, pa.string())
+    try:
+        places = pa.compute.index_in(values.cast(pa.string()), value_set=known, skip_nulls=True)
+    except pa.ArrowException:
+        places = pa.nulls(len(values), pa.int32())
+    if not labels.is_text(kind) and places.null_count == len(places):
+        learned = [repr(each) for each in column.categories or () if each is not None]
+        raise UserError(
+            f"column {column.name!r} holds {_kind(values)}; the model learned {listed(learned, KNOWN)} there: write "
+            "them so"
+        )
+    codes: Array = places.cast(pa.float32()).to_numpy(zero_copy_only=False)
+    return codes
+
+
+def _days(values: pa.Array, name: str) -> Array:
+    found = values if dates.is_date(values.type) else dates.parsed(values)
+    if found is None:
+        raise UserError(
+            f"column {name!r} holds {_kind(values)}; the model was trained on dates there: give dates "
+            "(pandas.to_datetime), or text as YYYY-MM-DD"
+        )
+    return dates.days(found)
+
+
+def _numbers(values: pa.Array, name: str) -> Array:
+    kind, types = values.type, pa.types
+    if types.is_boolean(kind):
+        values = values.cast(pa.int8())
+    elif not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        raise UserError(
+            f"column {name!r} holds {_kind(values)}; the model was trained on numbers there: convert it "
+            "(pandas.to_numeric)"
+        )
+    numbers: Array = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    infinite = np.abs(numbers) > np.finfo(np.float32).max
+    if infinite.any():
+        raise UserError(
+            f"column {name!r} holds infinite values (or beyond float32) in {infinite.sum():,} of {len(numbers):,} "
+            "rows; expected finite numbers, or missing ones"
+        )
+    return numbers
+
+
+def _kind(values: pa.Array) -> str:
+    """What a column holds, with its first value, in words."""
+    kind = "text" if labels.is_text(values.type) else "dates" if dates.is_date(values.type) else str(values.type)
+    first = next(each for each in values.to_pylist() if each is not None)
+    return f"{kind} ({first!r}, ...)"

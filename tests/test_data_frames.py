@@ -1,0 +1,91 @@
+"""Rows of a DataFrame for a saved model: read by its own columns, and refused where they are of another kind."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from relaxloss import data
+from relaxloss.data import frames
+from relaxloss.errors import UserError
+
+KNOWN = (data.Column("ward", ("a", "b", None)), data.Column("sex", ("f", "m")), data.Column("note", (None,)))  # type: ignore[arg-type]
+
+
+def encoded(**columns: Any) -> np.ndarray:
+    plain = {"ward": ["a", "b"] * 10, "sex": ["f", "m"] * 10, "note": ["fall", None] * 10}
+    return frames.encode(pd.DataFrame(plain | columns), KNOWN)
+
+
+def test_unknown_values_are_warned_of_where_they_are_many() -> None:
+    with pytest.warns(UserWarning, match=r"did not learn: ward \(20 of 20\), sex \(1 of 1\); they count as missing"):
+        x = encoded(ward=["A", "B"] * 10, sex=["x", *[None] * 19])
+    np.testing.assert_array_equal(x, np.full((20, 3), np.nan))
+    with pytest.warns(UserWarning, match=r"ward \(1 of 1\)"):
+        frames.encode(pd.DataFrame({"ward": ["A"], "sex": ["f"], "note": ["x"]}), KNOWN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = encoded(ward=["rare", "b"] + ["a", "b"] * 9)  # of a category that too few members had, as two in 20 may be
+    np.testing.assert_array_equal(x[:, 0], [np.nan, 1] + [0, 1] * 9)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"sex": [0, 1] * 10}, r"'sex' holds int64 \(0, ...\); the model learned 'f', 'm' there"),
+        ({"sex": pd.to_datetime(["2020-01-01"] * 20)}, "'sex' holds dates"),
+        ({"sex": [True] * 20}, r"holds bool \(True"),
+        ({"sex": [["f"]] * 20}, "holds list"),
+        ({"sex": ["m", 1] * 10}, r"'sex' holds what no column of a table can \(int, str\)"),
+        ({"sex": [1j] * 20}, "'sex' holds"),
+        ({"Sex ": ["m"] * 20, "sex": None}, None),
+    ],
+)
+def test_a_column_of_another_kind_is_refused(columns: dict[str, Any], said: str | None) -> None:
+    if said is None:
+        assert np.isnan(encoded(**columns)[:, 1]).all()
+        return
+    with pytest.raises(UserError, match=said):
+        encoded(**columns)
+
+
+def test_numbers_and_dates_are_not_taken_for_each_other() -> None:
+    columns = (data.Column("age"), data.Column("born", dates=True))
+    good = pd.DataFrame({"age": [63.0], "born": pd.to_datetime(["1970-01-03"])})
+    np.testing.assert_array_equal(frames.encode(good, columns), [[63, 2]])
+    for wrong, said in (
+        ({"age": good.born}, r"'age' holds dates .*; the model was trained on numbers there"),
+        ({"born": good.born.astype("int64")}, r"'born' holds int64 .*; the model was trained on dates there"),
+        ({"age": [np.inf]}, "infinite values .* in 1 of 1 rows"),
+        ({"age": [2**70]}, "'age' holds what no column of a table can|infinite"),
+        ({"age": ["63 y"]}, r"holds text \('63 y', ...\)"),
+    ):
+        with pytest.raises(UserError, match=said):
+            frames.encode(good.assign(**wrong), columns)
+    with pytest.raises(UserError, match=r"the table has no column 'age' \(is 'Age' it\?\); .* it has Age, born"):
+        frames.encode(good.rename(columns={"age": "Age"}), columns)
+    with pytest.raises(UserError, match="the table has 2 columns 'age'"):
+        frames.encode(pd.concat([good, good[["age"]]], axis=1), columns)
+    assert frames.encode(good.head(0), columns).shape == (0, 2)
+
+
+def test_whole_numbers_that_are_categories_are_found_beside_missing_ones() -> None:
+    stage = (data.Column("stage", ("1", "2")),)
+    np.testing.assert_array_equal(frames.encode(pd.DataFrame({"stage": [2.0, None, 1]}), stage), [[1], [np.nan], [0]])
+    smoker = (data.Column("smoker", ("false", "true")),)
+    np.testing.assert_array_equal(frames.encode(pd.DataFrame({"smoker": [True, None]}), smoker), [[1], [np.nan]])
+    text = pd.DataFrame({"stage": pd.array(["2", None], dtype="string")})
+    np.testing.assert_array_equal(frames.encode(text, stage), [[1], [np.nan]])
+
+
+def test_a_column_of_numbers_is_read_by_its_values_whatever_pandas_keeps_it_as() -> None:
+    column = (data.Column("stage"),)
+    for values in (pd.Categorical([4, 2, None, 4]), pd.Series([4, 2, None, 4], dtype="Int8")):
+        np.testing.assert_array_equal(frames.encode(pd.DataFrame({"stage": values}), column), [[4], [2], [np.nan], [4]])
+    np.testing.assert_array_equal(frames.encode(pd.DataFrame({"stage": [True, True]}), column), [[1], [1]])
+    with pytest.raises(UserError, match="holds text"):
+        frames.encode(pd.DataFrame({"stage": pd.Categorical(["IV", "II"])}), column)
