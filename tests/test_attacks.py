@@ -33,18 +33,20 @@ def worlds(attack: Attack) -> Iterator[World]:
         if not unmet(attack, game):
             yield World(game, 100, 1, classes=3)
     extreme = World(RandomHalves(models=4), 100, 2, classes=3)
-    for signals in extreme.signals:
-        rows, labels = np.arange(0, 100, 4), extreme.dataset.y
-        signals.logits[0, rows, labels[rows]] = -np.inf  # the label is impossible
+    for place, signals in enumerate(extreme.signals):
+        rows, labels, logits = np.arange(0, 100, 4), extreme.dataset.y, signals.logits.copy()
+        logits[0, rows, labels[rows]] = -np.inf  # the label is impossible
         certain = np.arange(1, 100, 4)
-        keep = signals.logits[0, certain, labels[certain]]
-        signals.logits[0, certain] = -np.inf
-        signals.logits[0, certain, labels[certain]] = keep  # the label is certain
+        keep = logits[0, certain, labels[certain]]
+        logits[0, certain] = -np.inf
+        logits[0, certain, labels[certain]] = keep  # the label is certain
+        extreme.signals[place] = replace(signals, logits=logits)
     yield extreme
     same = World(RandomHalves(models=4), 100, 3, classes=3)
-    for signals in same.signals:
-        for array in (signals.logits, signals.gradient_norms, signals.hits):
-            array[...] = array.reshape(-1)[0]  # type: ignore[index]
+    for place, signals in enumerate(same.signals):
+        arrays = {name: getattr(signals, name) for name in ("logits", "gradient_norms", "hits")}
+        flat = {name: np.full_like(array, array.reshape(-1)[0]) for name, array in arrays.items()}
+        same.signals[place] = replace(signals, **flat)
     yield same
 
 
@@ -281,10 +283,10 @@ def test_label_only_learns_which_queries_tell() -> None:
     """One query of five tells; the count drowns it among the others, the regression does not."""
     world = World(FiveFolds(shadows=3), 10_000, 21)
     rng = np.random.default_rng(0)
-    for signals, member in zip(world.signals, world.design.member, strict=True):
-        assert signals.hits is not None
-        signals.hits[...] = rng.random(signals.hits.shape) < 0.5
-        signals.hits[2] = rng.random(len(member)) < np.where(member, 0.8, 0.3)
+    for place, member in enumerate(world.design.member):
+        hits = rng.random(np.shape(world.signals[place].hits)) < 0.5
+        hits[2] = rng.random(len(member)) < np.where(member, 0.8, 0.3)
+        world.signals[place] = replace(world.signals[place], hits=hits)
     evidence, member = world.evidence(0), world.member()
     low, high = metrics.auc_interval(parse("label_only").score(evidence), member)
     assert low - 0.01 < 0.5 + (0.8 - 0.3) / 2 < high + 0.01
@@ -342,3 +344,11 @@ def test_one_shadow_is_not_compared_with_itself(blobs: Dataset, tmp_path: Path) 
     assert np.isnan(found.value["calibration"])
     assert "needs two" in found.note["calibration"]
     assert found.value["loss"] > 0
+
+
+def test_an_attack_cannot_change_what_the_next_one_sees() -> None:
+    evidence = World(FiveFolds(), 100, 1).evidence(0)
+    for signals in (evidence.target, *evidence.shadows):
+        for array in (signals.logits, signals.labels, signals.gradient_norms, signals.hits):
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0  # type: ignore[index]

@@ -449,3 +449,10 @@ def test_the_examples_run_and_find_the_leak(name: str, tmp_path: Path, monkeypat
     report = runpy.run_path(str(EXAMPLES / name))["report"]
     assert report.worst["auc_low"] > 0.5
     assert "Membership audit" in (tmp_path / "audit.html").read_text()
+
+
+def test_attacks_are_named_as_everywhere() -> None:
+    given = planted()
+    same(numbers(rl.audit(**given, attacks=["loss", "entropy"])), numbers(rl.audit(**given, attacks="loss,entropy")))
+    with pytest.raises(UserError, match="attacks is empty"):
+        rl.audit(**given, attacks=[])

@@ -262,6 +262,22 @@ def test_dropout_finds_the_last_layer_of_any_network_and_leaves_its_weights() ->
         parse("dropout").build(nn.Conv2d(3, 3, 1))
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (lambda each: each, r"gave a tensor \(\d+,\); expected a scalar"),
+        (lambda each: each.mean().detach(), r"gave a tensor \(\) without a gradient"),
+        (lambda each: float(each.mean()), "gave float"),
+        (lambda each: None, "gave NoneType"),
+    ],
+)
+def test_a_loss_that_is_none_is_named(value: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    each = functools.partial(nn.functional.cross_entropy, reduction="none")
+    monkeypatch.setattr(NoDefense, "loss", lambda self, logits, targets, state: value(each(logits, targets)))
+    with pytest.raises(UserError, match=rf"none: its loss\(\) {said}"):
+        training.fit(NONE, task())
+
+
 class HeadFirst(nn.Module):
     """Its first layer was assigned after its last one."""
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from relaxloss import models, seeds
+from relaxloss.data import Dataset
+from relaxloss.defenses import NONE
 from relaxloss.errors import UserError
+from relaxloss.task import Recipe, Task, make_network
 
 
 def build(spec: str, shape: tuple[int, ...], classes: int, seed: int = 0) -> torch.nn.Module:
@@ -53,6 +57,13 @@ def test_a_users_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "def good(shape, num_classes):\n    return nn.Linear(shape[0], num_classes)\n"
         "def bad(shape, num_classes):\n    return 3\n"
         "class pkg: pass\n"
+        "three = 3\n"
+        "def one(shape): return nn.Linear(shape[0], 2)\n"
+        "def frozen(shape, c): return nn.Linear(shape[0], c).requires_grad_(False)\n"
+        "def bare(shape, c): return nn.Flatten()\n"
+        "class Odd(nn.Linear):\n"
+        "    def forward(self, x): return x.nowhere\n"
+        "def odd(shape, c): return Odd(shape[0], c)\n"
     )
     package = tmp_path / "my_package"
     package.mkdir()
@@ -63,10 +74,21 @@ def test_a_users_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for spec, said in (
         ("my_package.nets:bad", "returned int"),
         ("my_package.nets:none", "no attribute 'none'"),
+        ("my_package.nets:three", "is int and no function"),
+        ("my_package.nets:one", r"failed when it was called with the shape \(5,\) and 2 classes: TypeError: one\(\)"),
         ("my_package.no:good", "No module named"),
     ):
         with pytest.raises(UserError, match=said):
             build(spec, (5,), 2)
+    dataset = Dataset("d", np.zeros((20, 2), np.float32), np.arange(20) % 2, 2, "")
+    for name, said in (
+        ("frozen", "has no weights to train"),
+        ("bare", "has no weights to train"),
+        ("odd", r"does not run on inputs \(2, 2\): AttributeError: 'Tensor' object has no attribute 'nowhere'"),
+    ):
+        task = Task.of(dataset, np.arange(10), recipe=Recipe(model=f"my_package.nets:{name}"))
+        with pytest.raises(UserError, match=said):
+            make_network(NONE, task.encoder, task.shape, 2, task.recipe, 0)
     with pytest.raises(UserError, match=r"package.module:function"):
         models.parse("my_package.nets")
     with pytest.raises(UserError, match="takes images"):

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from relaxloss import attacks as attack_room
 from relaxloss import findings, flags, measures, onerun, predictions, seeds
-from relaxloss.attacks import Attack, Evidence
+from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
@@ -135,7 +134,7 @@ def run(
     found: Predictions,
     *,
     name: str = "model",
-    attacks: str | Sequence[Attack] = "all",
+    attacks: str | Sequence[Attack | str] = "all",
     adaptive: bool | None = None,
     coin_flips: bool = False,
     guesses: int | None = None,
@@ -156,7 +155,10 @@ def run(
         level: of all intervals.
         seed: of the halves and of attacks that draw random numbers.
     """
-    chosen = attack_room.parse_list(attacks) if isinstance(attacks, str) else tuple(attacks)
+    given = (attacks,) if isinstance(attacks, str) else attacks
+    chosen = tuple(each for item in given for each in (parse_list(item) if isinstance(item, str) else (item,)))
+    if not chosen:
+        raise UserError("attacks is empty; name at least one, or a set such as blackbox")
     table, unmeasured = scores_of(found, chosen, seed)
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")

@@ -42,6 +42,14 @@ class Signals:
     gradient_norms: Float | None = None
     hits: npt.NDArray[np.bool_] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("logits", "labels", "gradient_norms", "hits"):  # one attack must not change what the next one sees
+            array = getattr(self, name)
+            if array is not None:
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
+
     def __len__(self) -> int:
         return len(self.labels)
 

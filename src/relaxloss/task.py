@@ -15,7 +15,7 @@ from torch import nn
 from relaxloss import seeds
 from relaxloss.data import Dataset, Encoder
 from relaxloss.data.base import Array
-from relaxloss.errors import UserError
+from relaxloss.errors import UserError, told
 from relaxloss.models import MLP, Model, ModelField, ResNet20
 from relaxloss.specs import Read, Spec, Written
 
@@ -203,14 +203,18 @@ def make_network(
         try:
             with torch.no_grad():
                 out = net(probe)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"model {recipe.model} does not run on inputs {tuple(probe.shape)}: {error}") from None
+        except Exception as error:  # of the user's network, for one
+            raise UserError(
+                f"model {recipe.model} does not run on inputs {tuple(probe.shape)}: {told(error)}"
+            ) from error
         net.train()
     if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, num_classes):
         got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise UserError(
             f"model {recipe.model} maps (2, {', '.join(map(str, shape))}) to {got}; expected (2, {num_classes})"
         )
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise UserError(f"model {recipe.model} has no weights to train; expected parameters that require a gradient")
     channels_last = recipe.channels_last and len(shape) == 3
     if channels_last:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import nn
@@ -61,10 +60,10 @@ class Neural(Attack):
 
     def inputs(self, signals: Signals) -> torch.Tensor:
         """The network's input ``(n, C)``, or ``(n, C + 1)`` with the label's column."""
-        log_p = torch.from_numpy(np.asarray(signals.logits[0], dtype=np.float64)).log_softmax(1).clamp_min(FLOOR)
+        log_p = torch.tensor(signals.logits[0], dtype=torch.float64).log_softmax(1).clamp_min(FLOOR)
         columns = [log_p.sort(1, descending=True).values]
         if self.features == "sorted_label":
-            columns.append(log_p.gather(1, torch.from_numpy(signals.labels)[:, None]))
+            columns.append(log_p.gather(1, torch.tensor(signals.labels)[:, None]))
         return torch.cat(columns, 1).float()
 
     def train(self, x: torch.Tensor, member: torch.Tensor, seed: int, rows: int) -> nn.Sequential:

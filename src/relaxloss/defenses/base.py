@@ -121,7 +121,15 @@ class Defense(Spec):
     def step(self, state: State, batch: Batch) -> torch.Tensor:
         """One step of training; returns the batch's logits, detached, for the history."""
         logits = state.forward(batch.x)
-        state.descend(self.loss(logits, batch.y, state))
+        loss = self.loss(logits, batch.y, state)
+        if not isinstance(loss, torch.Tensor) or loss.ndim or not loss.requires_grad:
+            got = f"a tensor {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+            without = " without a gradient" if isinstance(loss, torch.Tensor) and not loss.requires_grad else ""
+            raise UserError(
+                f"{self}: its loss() gave {got}{without}; expected a scalar tensor that comes from the logits (the "
+                "mean over the batch, with nothing detached that is to be learned from)"
+            )
+        state.descend(loss)
         return logits.detach()
 
     def done(self, state: State) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import BeforeValidator, InstanceOf
 from torch import nn
 
-from relaxloss.errors import UserError
+from relaxloss.errors import UserError, told
 from relaxloss.specs import Registry, Spec, digest
 
 
@@ -58,16 +58,24 @@ class Custom(Model):
         module_name, _, attribute = self.function.partition(":")
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
+        wanted = "expected package.module:function that can be imported"
         try:
             function: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            wanted = "expected package.module:function that can be imported"
             raise UserError(f"model {self.function!r}: {error}; {wanted}") from None
+        if not callable(function):
+            raise UserError(f"model {self.function!r}: is {type(function).__name__} and no function; {wanted}")
         return function
 
     def build(self, shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Call the function."""
-        network = self._load()(shape, num_classes)
+        try:
+            network = self._load()(shape, num_classes)
+        except Exception as error:  # the user's code
+            raise UserError(
+                f"model {self.function!r} failed when it was called with the shape {shape} and {num_classes} classes: "
+                f"{told(error)}; expected function(shape, num_classes) -> torch.nn.Module"
+            ) from error
         if not isinstance(network, nn.Module):
             raise UserError(
                 f"model {self.function!r} returned {type(network).__name__}; "
