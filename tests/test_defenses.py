@@ -267,7 +267,7 @@ def test_dropout_finds_the_last_layer_of_any_network_and_leaves_its_weights() ->
     [
         (lambda each: each, r"gave a tensor \(\d+,\); expected a scalar"),
         (lambda each: each.mean().detach(), r"gave a tensor \(\) without a gradient"),
-        (lambda each: float(each.mean()), "gave float"),
+        (lambda each: each.detach().mean().item(), "gave float"),
         (lambda each: None, "gave NoneType"),
     ],
 )
