@@ -22,7 +22,7 @@ from relaxloss.errors import UserError
 from relaxloss.experiment import Quiet, run
 from relaxloss.games import FiveFolds, TuningFolds, five_folds, parse
 from relaxloss.plan import Experiment
-from relaxloss.report import tuning_page
+from relaxloss.report import tuning_page, tuning_words
 from relaxloss.search import Goal, Point, Range, first, following, search
 from relaxloss.task import Recipe
 from relaxloss.tuning import Wish, strength_of
@@ -207,6 +207,13 @@ def test_strengths_come_from_the_sweeps() -> None:
     assert strength_of(defenses.parse("early_stopping"), 30).at(17.0) == defenses.parse("early_stopping:epoch=17")
 
 
+def test_a_strength_set_by_hand_widens_the_range() -> None:
+    low = strength_of(defenses.parse("relaxloss:alpha=0.05"), 30)
+    assert (low.range.low, low.range.high, first(low.range, low.given)[0]) == (0.05, 3.0, 0.05)
+    assert strength_of(defenses.parse("relaxloss:alpha=3.2"), 30).range.high == 3.2
+    assert strength_of(defenses.parse("relaxloss"), 30, low=1.5).range.low == 1.5, "the default is nobody's hand"
+
+
 def test_composed_defenses_are_tuned_in_their_first_part() -> None:
     found = strength_of(defenses.parse("relaxloss:upper=0.5+memguard:budget=0.3"), 30)
     assert found.at(0.7) == defenses.parse("relaxloss:alpha=0.7,upper=0.5+memguard:budget=0.3")
@@ -231,6 +238,8 @@ def test_composed_defenses_are_tuned_in_their_first_part() -> None:
         ("dropout", {"high": 1.5}, "rate=1.5"),
         ("relaxloss", {"high": 3.5}, "a guess has a loss of log 30"),
         ("relaxloss", {"low": -1.0}, "alpha=-1"),
+        ("relaxloss:alpha=5", {}, "a guess has a loss of log 30"),
+        ("relaxloss:alpha=0.3", {"low": 0.5}, "alpha=0.3 lies outside the range to search"),
     ],
 )
 def test_wrong_strengths_are_explained(spec: str, options: dict[str, Any], said: str) -> None:
@@ -419,12 +428,24 @@ def test_accuracy_can_be_kept_instead(tuned: tuple[tuning.Tuning, Path], blobs: 
     assert found.line["auc"] == kept["auc"].min() < none["auc"] - 0.02
 
 
+def test_a_choice_that_never_acted_is_said(blobs: Dataset, tmp_path: Path) -> None:
+    short = replace(SPEC, recipe=replace(TINY, epochs=1, milestones=()))
+    found = tuning.tune(
+        short, tmp_path, defense="relaxloss", wish=Wish(max_auc=0.9), high=0.2, settings=2, data=blobs, engine=HERE
+    )
+    assert found.line["note"].startswith("never came to act: the training loss came down to")
+    assert found.table["note"][0] == "", "no defense never acts, and nobody expects it to"
+    said = " ".join(tuning_words.sentences(found))
+    assert "It never came to act: the training loss" in said
+    assert "never came to act" in tuning_page.html(found, tuning_page.frontier(found), "<svg/>", tmp_path)
+
+
 def test_a_setting_that_fails_is_passed_over(blobs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(experiment: Any, tried: Any, *_args: Any, **_more: Any) -> list[dict[str, Any]]:
         if any(getattr(each, "alpha", 0) > 1 for each in tried):
             raise UserError("training diverged")
         line = {f"{name}{end}": 0.6 for name in ("top1", "auc", *tuning.TPRS) for end in ("", "_low", "_high")}
-        return [{"spec": str(each), "note": "", "attack": "loss"} | line for each in tried]
+        return [{"spec": str(each), "note": "", "idle": "", "attack": "loss"} | line for each in tried]
 
     monkeypatch.setattr(tuning, "measure", measured)
     found = rl.tune(SPEC, max_auc=0.7, out=tmp_path, data=blobs)

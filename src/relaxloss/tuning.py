@@ -91,7 +91,8 @@ def strength_of(
 ) -> Strength:
     """The strength of a defense: the named field, or the only one that its sweep varies; the range is the sweep's.
 
-    A field in nats ends at log C, a guess's loss.
+    A field in nats ends at log C, a guess's loss. A strength that was set by hand widens the sweep's range, so that it
+    is compared; outside of a range that was set by hand as well it is a `UserError`.
     """
     parts = defense.parts if isinstance(defense, Composed) else (defense,)
     known = {name: part for part in reversed(parts) for name in _numeric(part)}
@@ -112,8 +113,13 @@ def strength_of(
     if (low is None or high is None) and not swept:
         raise UserError(f"nobody knows the range of {field} of {defense}: give both --low and --high")
     most = math.log(num_classes) if field in part.in_nats else math.inf
-    low = min(swept) if low is None else low
-    high = float(DOWN.create_decimal_from_float(min(max(swept), most))) if high is None else high
+    given, plain = getattr(part, field), next(each.default for each in dataclasses.fields(part) if each.name == field)
+    by_hand = [float(given)] if given is not None and given != plain else []
+    if any((low is not None and value < low) or (high is not None and value > high) for value in by_hand):
+        raise UserError(f"{defense}: {field}={given:g} lies outside the range to search; widen --low and --high")
+    low = min(*swept, *by_hand, math.inf) if low is None else low
+    if high is None:
+        high = max(float(DOWN.create_decimal_from_float(min(max(swept), most))), *by_hand, -math.inf)
     strength = Strength(defense, field, Range(low, high, _numeric(part)[field]))
     for end in (low, high):
         strength.at(end).check(num_classes)  # a value that the field cannot have is an error now, not after an hour
@@ -259,8 +265,12 @@ def measure(
         rows = result.rows
         for defense, lines in zip(tried, found, strict=True):
             names = names_of(defense)
-            mine = rows[(rows["defense"] == names["defense"]) & (rows["settings"] == names["settings"])]
-            lines.append(_line(mine))
+            mine, epochs = (
+                each[(each["defense"] == names["defense"]) & (each["settings"] == names["settings"])]
+                for each in (rows, result.history)
+            )
+            history: Any = epochs.to_dict("records")
+            lines.append(_line(mine) | {"idle": defense.idle(history)})
     return [{"spec": str(defense)} | _mean(lines) for defense, lines in zip(tried, found, strict=True)]
 
 
@@ -279,7 +289,9 @@ def _line(rows: pd.DataFrame) -> Line:
 
 
 def _mean(lines: Sequence[Line]) -> Line:
-    mean: Line = {"attack": " or ".join(dict.fromkeys(line["attack"] for line in lines)), "note": ""}
+    idle = lines[0]["idle"] if all(line["idle"] for line in lines) else ""
+    mean: Line = {"attack": " or ".join(dict.fromkeys(line["attack"] for line in lines)), "idle": idle}
+    mean["note"] = f"never came to act: {idle}" if idle else ""
     for name, value in lines[0].items():
         if isinstance(value, float):
             mean[name] = math.fsum(line[name] for line in lines) / len(lines)

@@ -26,6 +26,11 @@ def sentences(tuning: Tuning) -> list[str]:
             f"None of the {tried} settings tried is one {aim}. The nearest is {tuning.spec}: {figures(tuning, line)} "
             f"{against}. Ask for less, search a wider range (--low, --high), or take another defense."
         ]
+    if line["idle"]:
+        found.append(
+            f"It never came to act: {line['idle']}. So it is plain training, and its figures say nothing about the "
+            "defense: train longer, or search stronger settings (--low, --high)."
+        )
     ends = tuning.strength.range.low, tuning.strength.range.high
     if line["strength"] in ends:
         found.append(
