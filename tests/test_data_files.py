@@ -372,3 +372,10 @@ def test_real_credit_data():
         values = oracle[column.name]
         wanted = values.map({c: i for i, c in enumerate(column.categories)}) if column.categories else values
         np.testing.assert_array_equal(got.x[:, index], wanted.astype(np.float32))
+
+
+def test_pandas_unnamed_index_is_no_column(tmp_path):
+    frame = pd.DataFrame({"age": range(40), "ill": [0, 1] * 20})
+    frame[frame.age % 3 != 1].to_parquet(tmp_path / "p.parquet")
+    assert "__index_level_0__" in pyarrow.parquet.read_table(tmp_path / "p.parquet").column_names
+    assert [column.name for column in data.load(tmp_path / "p.parquet", label="ill").columns] == ["age"]

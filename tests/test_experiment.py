@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from relaxloss import attacks, defenses, jobs, metrics, signals
+from relaxloss import attacks, defenses, jobs, metrics, report, signals
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.base import Needs
 from relaxloss.data import Dataset
@@ -370,8 +370,15 @@ def test_a_defense_that_never_acted_is_said_to_be_idle(blobs: Dataset, tmp_path:
     short = replace(
         SPEC, defenses=("relaxloss:alpha=0.01",), attacks=("loss",), recipe=replace(TINY, epochs=2, milestones=())
     )
-    flags = {flag.name: flag for flag in run(short, tmp_path, data=blobs).flags}
+    named = replace(blobs, classes=("north", "east", "south", "west"))
+    result = run(short, tmp_path, data=named)
+    flags = {flag.name: flag for flag in result.flags}
     assert "never to alpha=0.01" in flags["idle_defense"].detail
+    page = report.write(result, tmp_path).read_text()
+    assert re.search(r'class="headline">This compares plain training with itself, for the training loss came', page)
+    assert blobs.fingerprint in page
+    assert re.search(r"<td>(north|east|south|west)</td>", page)
+    assert "where single records must not leave" in page
 
 
 def test_copies_of_members_among_the_asked_are_flagged(blobs: Dataset, tmp_path: Path) -> None:

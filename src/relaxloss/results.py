@@ -286,6 +286,7 @@ def facts_of(plan: Plan, seconds: float) -> dict[str, Any]:
         "fingerprint": plan.dataset.fingerprint,
         "samples": len(plan.dataset),
         "num_classes": plan.dataset.num_classes,
+        "classes": list(plan.dataset.classes),
         "members": int(plan.designs[plan.experiment.seeds[0]].member[0].sum()),
         "relaxloss": __version__,
         "torch": torch.__version__,

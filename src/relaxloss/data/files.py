@@ -22,6 +22,7 @@ from relaxloss.data.prepared import FEWEST_ROWS
 from relaxloss.errors import UserError, unknown
 
 MOST_CATEGORIES = 1000
+INDEX = re.compile(r"__index_level_\d+__")
 BLOCK = 1 << 24  # bytes: more than any one row
 
 
@@ -110,9 +111,10 @@ def read_csv(path: Path) -> pa.Table:
 
 
 def read_parquet(path: Path) -> pa.Table:
-    """The table of a Parquet file."""
+    """The table of a Parquet file, without the row numbers that pandas saves along where it cannot do without."""
     try:
-        return pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(path)
+        return table.drop_columns([name for name in table.column_names if INDEX.fullmatch(name)])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: is truncated or no Parquet file ({error})") from None
 

@@ -39,6 +39,15 @@ def headline(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def doubts(result: Result) -> list[str]:
+    """That the only defense compared did nothing, so that the headline compares plain training with itself."""
+    compared = {*zip(result.rows["defense"], result.rows["settings"], strict=True)} - {(words.NONE, "")}
+    idle = [flag for flag in result.flags if flag.name == "idle_defense"]
+    if len(compared) > 1 or not idle:
+        return []
+    return [f"This compares plain training with itself, for {idle[0].detail}. {idle[0].what_to_do}"]
+
+
 def selections(result: Result) -> list[str]:
     """A sentence for every setting that was tuned: which data chose it."""
     return [str(build(Tuned, each)) for each in result.facts.get("experiment", {}).get("tuned", ())]

@@ -15,7 +15,7 @@ import tomli_w
 from relaxloss.report import charts, drawing, single, tables, words
 from relaxloss.report.drawing import Figure
 from relaxloss.report.frontier import frontier
-from relaxloss.report.headline import headline, selections
+from relaxloss.report.headline import doubts, headline, selections
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
@@ -57,7 +57,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         model=rows["model"].iloc[0],
         game=rows["game"].iloc[0].replace(",", ", "),
         facts=result.facts,
-        headline=[*headline(table), *selections(result)],
+        headline=[*doubts(result), *headline(table), *selections(result)],
         intervals=list(dict.fromkeys(table["interval"])),
         lines=lines,
         chosen=chosen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -73,12 +74,13 @@ def most(result: Result, line: Line, count: int = LISTED) -> list[Line]:
         return []
     mine = table[(table["defense"] == line["defense"]) & (table["settings"] == line["settings"])]
     lines = tables.records(mine[mine["seed"] == mine["seed"].iloc[0]].head(count))
-    return [_said(item) for item in lines]
+    return [_said(item, result.facts.get("classes") or ()) for item in lines]
 
 
-def _said(item: Line) -> Line:
-    """A line of the table with its numbers written out."""
-    label = f"{item['label']}" + (f" (trained as {item['trained_as']})" if "trained_as" in item else "")
+def _said(item: Line, classes: Sequence[str]) -> Line:
+    """A line of the table with its numbers written out, and its class by name where it has one."""
+    names = {name: classes[item[name]] if classes else item[name] for name in ("label", "trained_as") if name in item}
+    label = f"{names['label']}" + (f" (trained as {names['trained_as']})" if "trained_as" in names else "")
     head = {"record": f"{item['record']:,}", "label": label}
     if "gap" not in item:
         return head | {"score": f"{item['score']:.4g}", "rank": item["rank"], "fpr": words.percent(item["fpr"])}

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relaxloss.report import single, tables, words
-from relaxloss.report.headline import headline, selections
+from relaxloss.report.headline import doubts, headline, selections
 from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
@@ -42,7 +42,7 @@ def print_summary(result: Result, console: Console) -> None:
     mode = tables.headed_by(table)
     other = next(each for each in MODES if each != mode)
     console.print()
-    for sentence in headline(table):
+    for sentence in (*doubts(result), *headline(table)):
         _say(console, sentence, "bold")
     for sentence in selections(result):
         _say(console, sentence)
