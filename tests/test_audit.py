@@ -20,7 +20,7 @@ from relaxloss import auditing, cli, metrics, onerun, prediction_files
 from relaxloss.attacks import functional
 from relaxloss.errors import UserError
 from relaxloss.predictions import of_arrays
-from relaxloss.report import audit_words
+from relaxloss.report import audit_page, audit_words
 from relaxloss.results import COLUMNS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -337,6 +337,8 @@ def test_rounded_probabilities_are_flagged(plain: auditing.Audit) -> None:
     given = as_probs(planted())
     hard = {key: np.eye(5)[each.argmax(1)] if "probs" in key else each for key, each in given.items()}
     audit = rl.audit(**hard)  # a probability of 0 for some true classes
+    page = audit_page.html(audit)
+    assert re.search(r"mean loss of members, nats</dt><dd>not measured: \w+", page)
     assert "quantised_scores" in {flag.name for flag in audit.flags}
     assert "quantised_scores" in plain.passed
     assert math.isnan(value(audit, "member_loss"))
@@ -449,6 +451,36 @@ def test_the_examples_run_and_find_the_leak(name: str, tmp_path: Path, monkeypat
     report = runpy.run_path(str(EXAMPLES / name))["report"]
     assert report.worst["auc_low"] > 0.5
     assert "Membership audit" in (tmp_path / "audit.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("column", "positive"),
+    [
+        ("dead", "dead"),
+        ("p_dead", "dead"),
+        ("Prob.Dead", "dead"),
+        ("well", "well"),
+        ("score", "well"),
+        ("dead_or_well", "well"),
+    ],
+)
+def test_one_column_is_of_the_class_it_is_named_after(column: str, positive: str) -> None:
+    labels, p = np.array(["dead", "well"] * 20), np.linspace(0.1, 0.9, 40)
+    audit = rl.audit(
+        member_probs=p[:20], member_labels=labels[:20], nonmember_probs=p[20:], nonmember_labels=labels[20:],
+        classes=[column], attacks="loss",
+    )  # fmt: skip
+    assert f"taken as that of class {positive!r}" in " ".join(audit.facts["notes"])
+
+
+def test_names_of_classes_are_names_and_different() -> None:
+    given = planted(classes=3)
+    for wrong, said in (
+        (["a", "a", "b"], "1 names of classes stand for several columns: 'a'"),
+        ("abc", "is text"),
+    ):
+        with pytest.raises(UserError, match=said):
+            rl.audit(**given, classes=wrong)  # type: ignore[arg-type]
 
 
 def test_attacks_are_named_as_everywhere() -> None:

@@ -6,6 +6,8 @@ what to do.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,8 +144,13 @@ def labels(
     """Places among the columns ``(n,)``, the classes' names, and what was decided, in sentences.
 
     A label is the name of a column, or else its place, from 0. Of two classes one column will do: the one that it is
-    named after, or else the last in sorted order.
+    named after (``dead`` or ``p_dead``), or else the last in sorted order.
     """
+    if isinstance(classes, str):
+        raise UserError(f"{at}classes={classes!r} is text; expected a list of names, one per column")
+    twice = [name for name, count in Counter(map(str, classes or ())).items() if count > 1]
+    if twice:
+        raise UserError(f"{at}{len(twice)} names of classes stand for several columns: {listed(map(repr, twice))}")
     if values.dtype.kind == "f":
         if not (np.isfinite(values) & (values == np.floor(values))).all():
             raise UserError(f"{at}labels hold fractions, as a regression target does; expected classes: whole numbers "
@@ -162,7 +169,7 @@ def labels(
         if len(texts) > 2:
             raise UserError(f"{at}one column of predictions, but {len(texts)} different labels: {listed(texts)}; "
                             "expected one column per class")  # fmt: skip
-        positive = names[0] if classes is not None and names[0] in texts else texts[1]
+        positive = _named_after(names[0], texts) if classes is not None else texts[1]
         names = (next(text for text in texts if text != positive), positive)
         notes = [f"The one column was taken as that of class {positive!r} against {names[0]!r}."]
     table = {name: place for place, name in enumerate(names)}
@@ -182,6 +189,13 @@ def labels(
             "classes from 0 in the columns' order, or name the columns as the labels"
         )
     return np.array([table[text] for text in texts], np.int64)[codes.reshape(-1)], names, notes
+
+
+def _named_after(column: str, labels: list[str]) -> str:
+    """The label that the only column is called after, wholly or by one of its words; the last if that is not clear."""
+    words = set(re.findall(r"\d+|[^\W\d_]+", column.lower()))
+    found = [label for label in labels if label == column] or [label for label in labels if label.lower() in words]
+    return found[0] if len(found) == 1 else labels[-1]
 
 
 def listed(names: Any, shown: int = SHOWN) -> str:
