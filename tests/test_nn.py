@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed as dist
@@ -153,11 +154,31 @@ def test_criteria_keep_nothing_in_a_state_dict_and_can_be_copied() -> None:
         lambda: CCL(a=2.0),
         lambda: CCL(form="cubic"),  # type: ignore[arg-type]
         lambda: HAMP(gamma=2.0, alpha=0.0),
+        lambda: RelaxLoss(alpha="0.5"),  # type: ignore[arg-type]
+        lambda: RelaxLoss(upper=None),  # type: ignore[arg-type]
+        lambda: ConfidencePenalty(beta=float("inf")),
+        lambda: CRL(t=float("inf")),
+        lambda: LabelSmoothing(smoothing="a bit"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_refused_at_once(make: Any) -> None:
     with pytest.raises(UserError, match=r"expected|known: "):
         make()
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (torch.zeros(3, dtype=torch.int32), r"int32; expected class indices \(3,\) int64: targets.long\(\)"),
+        (torch.zeros(3), r"float32; expected class indices \(3,\) int64$"),
+        (np.zeros(3, np.int64), "got Tensor as logits and ndarray as targets; expected tensors: torch.as_tensor"),
+        ([0, 1, 0], "list as targets"),
+    ],
+)
+def test_labels_of_another_kind_are_refused(targets: Any, said: str) -> None:
+    for criterion in OTHERS:
+        with pytest.raises(UserError, match=said):
+            criterion.train()(torch.zeros(3, 4), targets)
 
 
 def test_settings_are_keyword_only_and_epochs_whole() -> None:

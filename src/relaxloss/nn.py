@@ -3,6 +3,9 @@
 In training mode a criterion is its defense's loss; ``criterion.eval()`` makes it the plain cross-entropy, which is what
 a validation loss should be. Criteria have no weights and add nothing to a state dict, so a model that holds one saves
 and loads like a model that does not.
+
+Labels are class indices from 0 to C - 1, and every one counts: there is no ``ignore_index``, for a loss that is held at
+a level must know what it is a mean of.
 """
 
 from __future__ import annotations

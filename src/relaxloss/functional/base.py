@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 
 import torch
@@ -16,20 +17,24 @@ SKIP_NONE = -(2**31)
 
 def checked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The logits in float32 or float64, after a look at shapes and types that never waits for the device."""
+    if not isinstance(logits, torch.Tensor) or not isinstance(targets, torch.Tensor):
+        got = f"{type(logits).__name__} as logits and {type(targets).__name__} as targets"
+        raise UserError(f"got {got}; expected tensors: torch.as_tensor makes them of arrays and lists")
     shape, dtype = logits.shape, logits.dtype
     if len(shape) != 2 or shape[0] < 1 or shape[1] < 2 or not dtype.is_floating_point:
         raise UserError(f"got logits {tuple(shape)} {dtype}; expected floating (B, C) with B >= 1 and C >= 2")
     if targets.shape != shape[:1] or targets.dtype != torch.int64:
+        hint = ": targets.long()" if targets.shape == shape[:1] and not targets.is_floating_point() else ""
         raise UserError(
-            f"got targets {tuple(targets.shape)} {targets.dtype}; expected class indices ({shape[0]},) int64"
+            f"got targets {tuple(targets.shape)} {targets.dtype}; expected class indices ({shape[0]},) int64{hint}"
         )
     return logits if dtype is torch.float32 or dtype is torch.float64 else logits.float()
 
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> float:
-    """The setting, if it lies in [low, high]."""
-    if not low <= value <= high:
-        raise UserError(f"got {name}={value}; expected a number from {low} to {high}")
+    """The setting, if it is a finite number in [low, high]."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value) or not low <= value <= high:
+        raise UserError(f"got {name}={value!r}; expected a number from {low} to {high}")
     return value
 
 
