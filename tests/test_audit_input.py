@@ -63,7 +63,7 @@ def logits(table: pd.DataFrame) -> pd.DataFrame:
 TABLES: dict[str, tuple[Change, list[str], tuple[str, ...]]] = {
     "no label column, a near one": (
         lambda t: t.rename(columns={"label": "labell"}), [], ("did you mean 'labell'", "--label")),
-    "no member column": (lambda t: t.drop(columns="member"), [], ("column for --member", "--member")),
+    "no member column": (lambda t: t.drop(columns="member"), [], ("unknown column 'member'", "--member")),
     "no such --label": (lambda t: t, ["--label", "truth"], ("'truth'", "known:")),
     "label and member the same": (lambda t: t, ["--label", "member"], ("as label and as member",)),
     "label out of range": (put("label", 7), [], ("'7'", "no column")),
@@ -82,7 +82,7 @@ TABLES: dict[str, tuple[Change, list[str], tuple[str, ...]]] = {
     "no members": (lambda t: t.assign(member=0), [], ("marks 0 of 40 samples as members",)),
     "no non-members": (lambda t: t.assign(member="yes"), [], ("marks 0 of 40 samples as non-members",)),
     "few non-members": (lambda t: t.assign(member=(np.arange(N) < 37).astype(int)), [], ("marks 3 of 40",)),
-    "3 rows": (lambda t: t.head(3), [], ("got 3 samples", "at least 10")),
+    "3 rows": (lambda t: t.head(3), [], ("got 3 samples", "at least 10 rows")),
     "header only": (lambda t: t.head(0), [], ("no rows",)),
     "missing probability": (put("prob_1", None), [], ("'prob_1' is missing in 1 of 40", "row 4")),
     "infinite probability": (put("prob_1", np.inf), [], ("infinite", "row 4")),

@@ -379,3 +379,15 @@ def test_pandas_unnamed_index_is_no_column(tmp_path):
     frame[frame.age % 3 != 1].to_parquet(tmp_path / "p.parquet")
     assert "__index_level_0__" in pyarrow.parquet.read_table(tmp_path / "p.parquet").column_names
     assert [column.name for column in data.load(tmp_path / "p.parquet", label="ill").columns] == ["age"]
+
+
+def test_a_broken_row_is_told_by_its_number(tmp_path):
+    (tmp_path / "p.csv").write_text("age,ill\n" + "1,0\n" * 11 + "3\n" + "4,1\n" * 3)
+    with pytest.raises(UserError, match=r"Row #13: Expected 2 columns, got 1$"):
+        data.load(tmp_path / "p.csv", label="ill")
+
+
+def test_long_numbers_are_identifiers_to_the_last_digit(tmp_path):
+    frame = pd.DataFrame({"case": [10**17 + n for n in range(20)], "age": range(20), "ill": [0, 1] * 10})
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    assert "consider --drop): case, age" in data.load(tmp_path / "p.csv", label="ill").provenance

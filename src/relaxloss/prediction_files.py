@@ -80,8 +80,8 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None) -> dic
         raise UserError(f"{path}: has several columns named {listed(double)}; expected each name once: rename them")
     for option, name in (("label", label), ("member", member)):
         if name not in names:
-            found = unknown(f"column for --{option} in {path.name}", name, names[:50])
-            raise UserError(f"{found}; {TABLE}: name the right one with --{option}")
+            found = unknown("column", name, names[:50])
+            raise UserError(f"{path}: {found}; {TABLE}: name the right one with --{option}")
     if label == member:
         raise UserError(f"{path}: {label!r} is named as label and as member; expected two columns")
     if not len(table):

@@ -93,7 +93,11 @@ def of_arrays(
     values = checks.numbers(outputs, f"{at}the predictions", (1, 2))
     n = len(values)
     if n < FEWEST_ROWS:
-        raise UserError(f"{at}got {n} samples; expected at least {FEWEST_ROWS}: an audit that tells anything has 100s")
+        turned = " (is the array transposed?)" if values.ndim == 2 and values.shape[1] >= FEWEST_ROWS else ""
+        raise UserError(
+            f"{at}got {n} samples, an array {values.shape}{turned}; expected at least {FEWEST_ROWS} rows, one per "
+            "sample: an audit that tells anything has 100s"
+        )
     values = values.reshape(n, -1)
     if not 1 <= values.shape[1] <= MOST_CLASSES:
         raise UserError(

@@ -91,14 +91,14 @@ def read_csv(path: Path) -> pa.Table:
                 f"{path}: the columns seem separated by {said}; expected commas and a decimal point: save it with them"
             )
     try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(content),
-            pyarrow.csv.ReadOptions(block_size=BLOCK),
-            convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
-        )
-    except pa.ArrowInvalid as error:
-        found = re.search(r"(Row #\d+: )?Expected \d+ columns, got \d+", str(error))  # and no row of a patient's
-        why = found.group() if found else "it cannot be parsed"
+        table = _parsed(content)
+    except pa.ArrowInvalid:
+        try:
+            _parsed(content, threads=False)  # which knows the row
+            why = "it cannot be parsed"
+        except pa.ArrowInvalid as error:
+            found = re.search(r"(Row #\d+: )?Expected \d+ columns, got \d+", str(error))  # and no row of a patient's
+            why = found.group() if found else "it cannot be parsed"
         raise UserError(
             f"{path}: is no CSV with one row of column names and as many values in each row: {why}"
         ) from None
@@ -108,6 +108,14 @@ def read_csv(path: Path) -> pa.Table:
             "name it, or remove it"
         )
     return table
+
+
+def _parsed(content: bytes, *, threads: bool = True) -> pa.Table:
+    return pyarrow.csv.read_csv(
+        pa.BufferReader(content),
+        pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
+        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+    )
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -177,7 +185,7 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
         )
     if missing.any():
         notes.missing.append(f"{name} ({missing.sum():,})")
-    distinct = len(np.unique(numbers[~missing]))
+    distinct = len(values.unique().drop_null()) if types.is_integer(kind) else len(np.unique(numbers[~missing]))
     if distinct == 1 and not missing.any():
         notes.constant.append(name)
     elif distinct == len(numbers) and (categories is not None or types.is_integer(kind)):
