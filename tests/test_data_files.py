@@ -391,3 +391,16 @@ def test_long_numbers_are_identifiers_to_the_last_digit(tmp_path):
     frame = pd.DataFrame({"case": [10**17 + n for n in range(20)], "age": range(20), "ill": [0, 1] * 10})
     frame.to_csv(tmp_path / "p.csv", index=False)
     assert "consider --drop): case, age" in data.load(tmp_path / "p.csv", label="ill").provenance
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("home", "HOME"), "'HOME' and 'home'"), (("ward", "ward "), "'ward' and 'ward '"), (("a", "A"), "")],
+)
+def test_classes_that_look_the_same_are_refused(tmp_path, names, said):
+    pd.DataFrame({"age": range(20), "to": [*names, "icu", "icu"] * 5}).to_csv(tmp_path / "p.csv", index=False)
+    if not said:
+        assert data.load(tmp_path / "p.csv", label="to").num_classes == 3
+        return
+    with pytest.raises(UserError, match=rf"differ in case or in spaces only: {said}; expected one spelling"):
+        data.load(tmp_path / "p.csv", label="to")

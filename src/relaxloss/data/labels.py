@@ -52,7 +52,23 @@ def encode(column: pa.Array, what: str) -> tuple[npt.NDArray[np.int64], list[str
             f"{what} has {len(names):,} different values in {len(values):,} rows; expected at most {MOST_CLASSES:,} "
             "classes (is it an identifier, or a regression target?)"
         )
+    if is_text(kind):
+        _unlike(names.tolist(), what)
     return codes.astype(np.int64), [str(name) for name in names.tolist()]
+
+
+def _unlike(names: Sequence[str], what: str) -> None:
+    """Refuse names that differ in spaces around them only, or in case (single letters may): they look alike."""
+    read: dict[str, list[str]] = {}
+    for name in names:
+        bare = name.strip()
+        read.setdefault(bare if len(bare) == 1 else bare.casefold(), []).append(name)
+    alike = [" and ".join(map(repr, group)) for group in read.values() if len(group) > 1]
+    if alike:
+        raise UserError(
+            f"{what} has classes that differ in case or in spaces only: {', '.join(alike[:SHOWN])}; expected one "
+            "spelling of each class: write them alike, or rename those that differ"
+        )
 
 
 def numbered(names: Sequence[str]) -> str:
