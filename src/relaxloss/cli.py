@@ -156,7 +156,10 @@ def train(
     shutil.rmtree(checkpoints)  # they may hold what the defense throws away, such as an undefended teacher
     for name, value in result.facts.items():
         console().print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-    console().print(f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data)", soft_wrap=True)
+    console().print(
+        f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data, and the model loads without it)",
+        soft_wrap=True,
+    )
 
 
 @app.command()
