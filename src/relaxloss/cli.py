@@ -157,7 +157,7 @@ def train(
     for name, value in result.facts.items():
         console().print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
     console().print(
-        f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data, and the model loads without it)",
+        f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data; the model loads without)",
         soft_wrap=True,
     )
 
