@@ -102,6 +102,13 @@ def test_classes_are_called_by_their_names(blobs: Dataset, tmp_path: Path) -> No
     assert np.array_equal(trained.train(blobs, recipe=TINY).predict(blobs.x), codes)  # without names, the numbers
 
 
+def test_a_class_of_few_members_is_warned_of(blobs: Dataset) -> None:
+    y = np.where(np.arange(300) == 7, 3, blobs.y % 3)
+    rare = dataclasses.replace(blobs, y=y, classes=("a", "b", "c", "ebola"))
+    with pytest.warns(UserWarning, match=r"fewer than 5 members have the class ebola \(\d\); the model names it"):
+        trained.train(rare, recipe=TINY)
+
+
 def test_an_identifier_is_not_trained_on_and_members_are_not_printed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"patient": [f"P{i:04}" for i in range(120)], "age": rng.normal(50, 9, 120)})

@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from relaxloss import defenses, metrics, seeds
+from relaxloss.checks import listed
 from relaxloss.data import Column, Dataset, Encoder
+from relaxloss.data.base import FEWEST_MEMBERS
 from relaxloss.data.frames import encode
 from relaxloss.defenses import NONE, Defense
 from relaxloss.errors import UserError, told
@@ -234,7 +236,7 @@ def train(
         checkpoints: a directory for checkpoints; a training that was cut off resumes from there, bit for bit.
         tell: called with a `relaxloss.training.Progress` after every epoch.
 
-    Warns if the defense never came to act.
+    Warns if the defense never came to act, and of classes that fewer than 5 members have.
 
     Raises:
         UserError: the settings do not fit the data.
@@ -253,6 +255,7 @@ def train(
     bounds = [int(len(data) * test), int(len(data) * (test + share))]
     names = ("test", "reference", "members")
     split = {name: np.sort(part) for name, part in zip(names, np.split(order, bounds), strict=True)}
+    _rare_classes(data, split["members"])
     task = Task.of(data, split["members"], reference=split["reference"], recipe=recipe, seed=seed)
     monitor = Samples.of(data, split["test"]).watched(len(task.members))
     folder = None
@@ -275,6 +278,17 @@ def _no_identifiers(data: Dataset) -> None:
                 f"rows, so that it tells persons apart, and a model can learn nothing from it: leave it out "
                 f"(--drop {column.name}, or drop=[{column.name!r}] in relaxloss.data.load)"
             )
+
+
+def _rare_classes(data: Dataset, members: npt.NDArray[np.int64]) -> None:
+    counts = np.bincount(data.y[members], minlength=data.num_classes)
+    rare = [f"{name} ({count})" for name, count in zip(data.classes, counts, strict=False) if count < FEWEST_MEMBERS]
+    if rare:  # only names tell something
+        warnings.warn(
+            f"{data.name}: fewer than {FEWEST_MEMBERS} members have the class {listed(rare)}; the model names it, which "
+            "tells that somebody in the data has it, and can hardly learn it: leave these rows out, or merge classes",
+            stacklevel=3,
+        )
 
 
 def _columns(data: Dataset, encoder: Encoder) -> list[list[Any]]:
