@@ -105,7 +105,7 @@ def test_classes_are_called_by_their_names(blobs: Dataset, tmp_path: Path) -> No
 def test_a_class_of_few_members_is_warned_of(blobs: Dataset) -> None:
     y = np.where(np.arange(300) == 7, 3, blobs.y % 3)
     rare = dataclasses.replace(blobs, y=y, classes=("a", "b", "c", "ebola"))
-    with pytest.warns(UserWarning, match=r"fewer than 5 members have the class ebola \(\d\); the model names it"):
+    with pytest.warns(UserWarning, match=r"fewer than 5 members have the class ebola \(\d\): the model names it"):
         trained.train(rare, recipe=TINY)
 
 

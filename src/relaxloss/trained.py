@@ -285,8 +285,8 @@ def _rare_classes(data: Dataset, members: npt.NDArray[np.int64]) -> None:
     rare = [f"{name} ({count})" for name, count in zip(data.classes, counts, strict=False) if count < FEWEST_MEMBERS]
     if rare:  # only names tell something
         warnings.warn(
-            f"{data.name}: fewer than {FEWEST_MEMBERS} members have the class {listed(rare)}; the model names it, so it "
-            "tells that somebody in the data has it, and can hardly learn it: leave these rows out, or merge classes",
+            f"{data.name}: fewer than {FEWEST_MEMBERS} members have the class {listed(rare)}: the model names it, "
+            "which tells that somebody in the data has it, and hardly learns it; leave these rows out, or merge classes",
             stacklevel=3,
         )
 
