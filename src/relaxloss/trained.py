@@ -286,7 +286,7 @@ def _rare_classes(data: Dataset, members: npt.NDArray[np.int64]) -> None:
     if rare:  # only names tell something
         warnings.warn(
             f"{data.name}: fewer than {FEWEST_MEMBERS} members have the class {listed(rare)}: the model names it, "
-            "which tells that somebody in the data has it, and hardly learns it; leave these rows out, or merge classes",
+            "which tells that somebody in the data has it, and hardly learns it; leave these rows out or merge classes",
             stacklevel=3,
         )
 
