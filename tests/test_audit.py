@@ -16,7 +16,7 @@ from scipy import special, stats
 from sklearn.metrics import roc_auc_score
 
 import relaxloss as rl
-from relaxloss import auditing, cli, metrics, onerun, prediction_files
+from relaxloss import auditing, checks, cli, metrics, onerun, prediction_files
 from relaxloss.attacks import functional
 from relaxloss.errors import UserError
 from relaxloss.predictions import of_arrays
@@ -473,6 +473,21 @@ def test_one_column_is_of_the_class_it_is_named_after(column: str, positive: str
     assert f"taken as that of class {positive!r}" in " ".join(audit.facts["notes"])
 
 
+@pytest.mark.parametrize(
+    ("column", "labels", "positive"),
+    [
+        ("p_non-event", ["event", "non-event"], "non-event"), ("p_event", ["event", "non-event"], "event"),
+        ("p_non_smoker", ["non_smoker", "smoker"], "non_smoker"), ("model_0_score", ["0", "1"], "1"),
+        ("fold_0", ["0", "1"], "1"), ("score_v0", ["0", "1"], "1"), ("p0", ["0", "1"], "0"),
+        ("p_class0", ["class0", "class1"], "class0"), ("p_-1", ["-1", "1"], "-1"), ("class_0", ["0", "1"], "0"),
+    ],
+)  # fmt: skip
+def test_a_columns_words_are_no_name(column: str, labels: list[str], positive: str) -> None:
+    found, names, _ = checks.labels(np.array(labels * 5), 1, [column], "")
+    assert names[1] == positive
+    assert found.tolist() == [int(label == positive) for label in labels] * 5
+
+
 def test_names_of_classes_are_names_and_different() -> None:
     given = planted(classes=3)
     for wrong, said in (
@@ -481,6 +496,8 @@ def test_names_of_classes_are_names_and_different() -> None:
     ):
         with pytest.raises(UserError, match=said):
             rl.audit(**given, classes=wrong)  # type: ignore[arg-type]
+    named = rl.audit(**given, classes=np.array(["a", "b", "c"]), attacks="loss")  # type: ignore[arg-type]
+    assert set(named.records["label"]) == {"a", "b", "c"}
 
 
 def test_attacks_are_named_as_everywhere() -> None:

@@ -173,6 +173,14 @@ def test_one_name_is_explained_with_its_fields() -> None:
     assert "relaxloss:alpha=0.1" in said
     assert "milestones  " in call("list", "recipe").stdout
     assert "relaxloss_unstopped" in call("list", "defenses").stdout
+    for name, said in (
+        ("location30", "30 kinds of user"),
+        ("blackbox", "the set correctness"),
+        ("cifar10-resnet20", ""),
+    ):
+        shown = call("list", name).stdout.splitlines()
+        assert said in " ".join(" ".join(shown).split())
+        assert any(line.startswith(name) for line in shown)
 
 
 @pytest.mark.parametrize(

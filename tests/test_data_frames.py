@@ -53,6 +53,14 @@ def test_a_column_of_another_kind_is_refused(columns: dict[str, Any], said: str 
         encoded(**columns)
 
 
+def test_values_that_were_rare_in_training_are_missing_and_not_refused() -> None:
+    rare = (data.Column("pregnant", ("false", None)),)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=r"did not learn: pregnant \(1 of 1\)"):
+        assert np.isnan(frames.encode(pd.DataFrame({"pregnant": [True]}), rare)).all()
+    with pytest.raises(UserError, match="holds what no column"):
+        frames.encode(pd.DataFrame({"pregnant": pd.cut(pd.Series([1.0, 2.0]), 2)}), rare)
+
+
 def test_numbers_and_dates_are_not_taken_for_each_other() -> None:
     columns = (data.Column("age"), data.Column("born", dates=True))
     good = pd.DataFrame({"age": [63.0], "born": pd.to_datetime(["1970-01-03"])})

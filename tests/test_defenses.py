@@ -291,10 +291,29 @@ class HeadFirst(nn.Module):
         return out
 
 
+class Gated(nn.Module):
+    """Its logits come from a convolution; its only linear layer is a gate."""
+
+    def __init__(self, shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.gate, self.head = nn.Linear(shape[0], shape[0]), nn.Conv1d(shape[0], num_classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head((x * self.gate(x).sigmoid())[:, :, None])[:, :, 0]
+        return out
+
+
+@pytest.mark.parametrize("name", ["dropout", "crl"])
+def test_a_gate_is_not_taken_for_the_last_layer(name: str) -> None:
+    gated = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, model=f"{__name__}:Gated"))
+    with pytest.raises(UserError, match=r"gate[.1]*; but head \(Conv1d\) computes last"):
+        training.fit(parse(name), gated)
+
+
 @pytest.mark.parametrize("name", ["dropout", "crl"])
 def test_a_network_whose_last_layer_is_not_found_is_refused(name: str) -> None:
     strange = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, model=f"{__name__}:HeadFirst"))
-    with pytest.raises(UserError, match=r"takes the last torch.nn.Linear of the network, body[.1]*; but head computes"):
+    with pytest.raises(UserError, match=r"last one of the network, body[.1]*; but head \(Linear\) computes last"):
         training.fit(parse(name), strange)
 
 

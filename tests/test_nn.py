@@ -166,6 +166,22 @@ def test_wrong_settings_are_refused_at_once(make: Any) -> None:
         make()
 
 
+def test_a_strength_may_change_under_compile_without_a_break() -> None:
+    torch.manual_seed(0)
+    z, y = torch.randn(6, 4), torch.randint(4, (6,))
+    losses = (R.flooding, R.label_smoothing, R.confidence_penalty)
+    for loss, name in zip(losses, ("level", "smoothing", "beta"), strict=True):
+        torch.compiler.reset()
+        compiled = torch.compile(partial(_with, loss, name), backend="eager", fullgraph=True)
+        for value in (0.1, 0.2, 0.3):
+            assert torch.equal(compiled(z, y, value), loss(z, y, **{name: value}))
+
+
+def _with(loss: Any, name: str, z: torch.Tensor, y: torch.Tensor, value: float) -> torch.Tensor:
+    found: torch.Tensor = loss(z, y, **{name: value})
+    return found
+
+
 @pytest.mark.parametrize(
     ("targets", "said"),
     [

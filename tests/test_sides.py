@@ -66,6 +66,7 @@ def test_copied_rows_are_those_with_a_members_row_and_label() -> None:
     labels = np.array([0, 1, 0, 1, 1, 1])
     assert sides.copied_rows(x, labels, np.array([0, 1]), np.array([2, 3, 4, 5])) == 0.5  # the third has another label
     assert sides.copied_rows(x, labels, np.array([0]), np.array([4])) == 0
+    assert sides.copied_rows(x, labels, np.array([0]), np.array([], int)) is None
 
 
 def test_saturated_outputs_are_no_copies() -> None:

@@ -221,6 +221,18 @@ def test_rows_are_read_whatever_numpy_keeps_them_as(saved: Path, blobs: Dataset)
     assert model.predict(blobs.x[:0]).shape == (0,)
 
 
+def test_images_are_whole_numbers_to_255(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+    images = Dataset("images", x, np.arange(40) % 2, 2, "noise")
+    model = trained.train(images, recipe=Recipe(epochs=1, milestones=(), model="mlp:hidden=8"))
+    expected = model.predict_log_proba(x)
+    assert np.array_equal(model.predict_log_proba(x.astype(np.int64)), expected)
+    assert np.array_equal(model.predict_log_proba(x.astype(np.float32)), expected)
+    for wrong in (x / 255, x.astype(int) - 1, (x > 127).astype(float)):
+        with pytest.raises(UserError, match="expected whole numbers from 0 to 255"):
+            model.predict_log_proba(wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [

@@ -211,6 +211,9 @@ def test_a_strength_set_by_hand_widens_the_range() -> None:
     low = strength_of(defenses.parse("relaxloss:alpha=0.05"), 30)
     assert (low.range.low, low.range.high, first(low.range, low.given)[0]) == (0.05, 3.0, 0.05)
     assert strength_of(defenses.parse("relaxloss:alpha=3.2"), 30).range.high == 3.2
+    long = strength_of(defenses.parse("confidence_penalty:beta=123.456"), 30)
+    assert first(long.range, long.given)[-1] == 123.456
+    assert first(Range(0.012351, 3.0), 0.012351)[0] == 0.012351
     assert strength_of(defenses.parse("relaxloss"), 30, low=1.5).range.low == 1.5, "the default is nobody's hand"
 
 

@@ -20,6 +20,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 FEWEST_OF_EACH = 5
+FRONT = re.compile(r"(p|prob|proba|probability|logit|score|class|pred|prediction)([_ .:=-]|(?=\d))")
 SHOWN = 10
 MEMBER_WORDS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y", "member", "members", "in", "train"), True),
@@ -148,7 +149,7 @@ def labels(
     """
     if isinstance(classes, str):
         raise UserError(f"{at}classes={classes!r} is text; expected a list of names, one per column")
-    twice = [name for name, count in Counter(map(str, classes or ())).items() if count > 1]
+    twice = [name for name, count in Counter(map(str, classes if classes is not None else ())).items() if count > 1]
     if twice:
         raise UserError(f"{at}{len(twice)} names of classes stand for several columns: {listed(map(repr, twice))}")
     if values.dtype.kind == "f":
@@ -192,10 +193,11 @@ def labels(
 
 
 def _named_after(column: str, labels: list[str]) -> str:
-    """The label that the only column is called after, wholly or by one of its words; the last if that is not clear."""
-    words = set(re.findall(r"\d+|[^\W\d_]+", column.lower()))
-    found = [label for label in labels if label == column] or [label for label in labels if label.lower() in words]
-    return found[0] if len(found) == 1 else labels[-1]
+    """The label that the only column is called, perhaps with ``p_``, ``prob_`` or the like before it; else the last."""
+    name, known = column.strip().casefold(), {label.casefold(): label for label in labels}
+    while name not in known and (front := FRONT.match(name)):
+        name = name[front.end() :]
+    return known.get(name, labels[-1])
 
 
 def listed(names: Any, shown: int = SHOWN) -> str:

@@ -81,9 +81,12 @@ def list_(
         print_page(each, console())
     if pages:
         return
-    if what and what not in kinds:
-        raise unknown("name", what, {*kinds, "recipe", *(name for found in specs.values() for name in found)})
-    for kind in [what] if what else kinds:
+    if what and what not in kinds:  # a data set, a setting or a set of attacks
+        known = {"recipe", *kinds, *(name for found in kinds.values() for name, _ in found)}
+        kinds = {kind: mine for kind, found in kinds.items() if (mine := [each for each in found if each[0] == what])}
+        if not kinds:
+            raise unknown("name", what, known)
+    for kind in [what] if what in kinds else kinds:
         table = Table("name", "what it is", title=kind, title_justify="left", box=None, pad_edge=False)
         for name, about in kinds[kind]:
             table.add_row(name, about)

@@ -82,8 +82,8 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
     return float(outside[inside > 0].sum() / m) if across > TWINS * within else 0.0
 
 
-def copied_rows(x: npt.NDArray[Any], labels: Ints, members: Ints, nonmembers: Ints) -> float:
-    """The share of non-members whose row and label are those of some member, bit for bit.
+def copied_rows(x: npt.NDArray[Any], labels: Ints, members: Ints, nonmembers: Ints) -> float | None:
+    """The share of non-members whose row and label are those of some member, bit for bit; None if there are none.
 
     Args:
         x: ``(M, ...)`` the pool's rows.
@@ -91,6 +91,8 @@ def copied_rows(x: npt.NDArray[Any], labels: Ints, members: Ints, nonmembers: In
         members: the members' places in the pool.
         nonmembers: those of the asked non-members.
     """
+    if not len(nonmembers):
+        return None
     known = {(x[place].tobytes(), labels[place]) for place in members}
     return float(np.mean([(x[place].tobytes(), labels[place]) in known for place in nonmembers]))
 

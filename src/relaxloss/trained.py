@@ -137,6 +137,8 @@ class Trained:
             raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
         except NotADirectoryError:
             raise UserError(f"{folder} is a file; expected the directory that a model was saved in") from None
+        except OSError as error:
+            raise UserError(f"{damaged}: {error.filename} cannot be read ({error.strerror})") from None
         except UserError:
             raise
         except DAMAGE as error:
@@ -167,7 +169,10 @@ def _array(x: Any, shape: tuple[int, ...], also: str) -> npt.NDArray[Any]:
     if x.shape[1:] != shape or not x.ndim:
         raise UserError(f"got an array of shape {x.shape} to predict; {wanted}, one row per sample")
     if len(shape) == 3 and x.dtype != np.uint8:
-        raise UserError(f"got images of {x.dtype} to predict; expected uint8, from 0 to 255, as in training")
+        scaled = x.dtype.kind == "f" and 0 < x.max(initial=0) <= 1  # to 0..1, as other packages want them
+        if scaled or not ((x >= 0) & (x <= 255) & (x == np.floor(x))).all():
+            raise UserError(f"got images of {x.dtype} to predict; expected whole numbers from 0 to 255, as in training")
+        x = x.astype(np.uint8)
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
     with np.errstate(over="ignore"):

@@ -41,6 +41,7 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     double = sorted(column for column, count in Counter(names).items() if count > 1)
     if double:
         raise UserError(f"{path}: has several columns named {listed(double)}; give each column a name of its own")
+    drop = [column for column in drop if not INDEX.fullmatch(column)]  # which is left out anyway
     for column in drop:
         if column not in names:
             raise unknown(f"column to drop from {path.name}", column, names)

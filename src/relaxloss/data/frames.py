@@ -45,7 +45,7 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
         warnings.warn(
             f"values that the model did not learn: {listed(strange)}; they count as missing (is their spelling another "
             f"one here? Or did fewer than {FEWEST_MEMBERS} of those it was trained on have them?)",
-            stacklevel=3,
+            stacklevel=4,
         )
     return x
 
@@ -63,16 +63,16 @@ def _values(frame: pd.DataFrame, name: str) -> pa.Array:
     series = frame.iloc[:, names.index(name)]
     try:
         values = pa.array(series, from_pandas=True)
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        if pa.types.is_dictionary(values.type):  # its own codes are not ours, nor its numbers
+            values = values.cast(values.type.value_type)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         kinds = listed(sorted({type(each).__name__ for each in series.dropna()}))
         raise UserError(
             f"column {name!r} holds what no column of a table can ({kinds}); expected numbers, text or dates, all of "
             "one kind: convert it (astype, pandas.to_numeric, pandas.to_datetime)"
         ) from None
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if pa.types.is_dictionary(values.type):  # its own codes are not ours, nor its numbers
-        values = values.cast(values.type.value_type)
     return values
 
 
@@ -86,8 +86,8 @@ def _codes(values: pa.Array, column: Column) -> Array:
         places = pa.compute.index_in(values.cast(pa.string()), value_set=known, skip_nulls=True)
     except pa.ArrowException:
         places = pa.nulls(len(values), pa.int32())
-    if not labels.is_text(kind) and places.null_count == len(places):
-        learned = [repr(each) for each in column.categories or () if each is not None]
+    learned = [repr(each) for each in column.categories or () if each is not None]
+    if not labels.is_text(kind) and places.null_count == len(places) and len(learned) == len(column.categories or ()):
         raise UserError(
             f"column {column.name!r} holds {_kind(values)}; the model learned {listed(learned, KNOWN)} there: write "
             "them so"

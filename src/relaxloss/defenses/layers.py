@@ -19,20 +19,20 @@ def last_linear(net: nn.Module, asks: str) -> tuple[str, nn.Linear]:
 
 
 def check_last(network: Network, samples: Samples, asks: str) -> None:
-    """Raise `UserError` if `last_linear` is not the last one that computes, as seen on two samples in eval mode."""
-    net = network.net
-    ran: list[nn.Module] = []
+    """Raise `UserError` if `last_linear` is not the last layer of weights that computes, as seen on two samples."""
+    net, ran = network.net, list[nn.Module]()
     with contextlib.ExitStack() as hooks:
         for layer in net.modules():
-            if isinstance(layer, nn.Linear):
+            if any(weight.ndim > 1 for weight in layer.parameters(recurse=False)):
                 hooks.enter_context(layer.register_forward_hook(lambda layer, *_: ran.append(layer)))
         predict(network, samples.x[:2])
     name, last = last_linear(net, asks)
     if ran[-1:] != [last]:
         names = {layer: of for of, layer in net.named_modules()}
+        what = f"{names[ran[-1]]} ({type(ran[-1]).__name__}) computes" if ran else "no layer is called as one that runs"
         raise UserError(
-            f"{asks} needs the layer that gives the logits, and takes the last torch.nn.Linear of the network, {name}; "
-            f"but {names[ran[-1]] if ran else 'none'} computes last: assign that one last in {type(net).__name__}"
+            f"{asks} needs a torch.nn.Linear that gives the logits, and takes the last one of the network, {name}; but "
+            f"{what} last: let it be a Linear, and assign it last in {type(net).__name__}"
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable
+from types import NoneType
 
 import torch
 from torch.nn import functional as F
@@ -33,7 +33,7 @@ def checked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> float:
     """The setting, if it is a finite number in [low, high]."""
-    if not isinstance(value, numbers.Real) or not math.isfinite(value) or not low <= value <= high:
+    if isinstance(value, (str, NoneType)) or not low <= value <= high or value == math.inf:
         raise UserError(f"got {name}={value!r}; expected a number from {low} to {high}")
     return value
 

@@ -6,8 +6,8 @@ is closed-form without a backward of our own: log-softmax's turns weights ``w`` 
 
 from __future__ import annotations
 
-import numbers
 from math import inf, log
+from types import NoneType
 from typing import Literal, get_args
 
 import torch
@@ -24,9 +24,9 @@ TINY = 1e-24
 
 def check_settings(alpha: float, flatten: str, upper: float) -> None:
     """Raise `UserError` unless alpha >= 0, 0 < upper <= 1 and `flatten` is known."""
-    if not isinstance(alpha, numbers.Real) or not alpha >= 0:
+    if isinstance(alpha, (str, NoneType)) or not alpha >= 0:
         raise UserError(f"got alpha={alpha!r}; expected a mean loss in nats, at least 0 (0: plain training)")
-    if not isinstance(upper, numbers.Real) or not 0 < upper <= 1:
+    if isinstance(upper, (str, NoneType)) or not 0 < upper <= 1:
         raise UserError(f"got upper={upper!r}; expected a probability above 0 and at most 1 (1: no bound)")
     if flatten not in FLATTENS:
         raise unknown("flatten", flatten, FLATTENS)
