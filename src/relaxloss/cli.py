@@ -71,9 +71,6 @@ def list_(
         "games": games.GAMES,
         "models": {cls.name: cls for cls in models.models},
     }
-    kinds = {kind: [(name, cls.about) for name, cls in found.items()] for kind, found in specs.items()}
-    kinds["attacks"] += [(name, "the set " + " ".join(members)) for name, members in attacks.SETS.items()]
-    kinds |= {"datasets": data.listing(), "settings": settings.listing()}
     pages = [manual.page(found[what], kind[:-1]) for kind, found in specs.items() if what in found]
     if what == "recipe":
         pages = [manual.page(Recipe, "recipe")]
@@ -81,6 +78,9 @@ def list_(
         print_page(each, console())
     if pages:
         return
+    kinds = {kind: [(name, cls.about) for name, cls in found.items()] for kind, found in specs.items()}
+    kinds["attacks"] += [(name, "the set " + " ".join(members)) for name, members in attacks.SETS.items()]
+    kinds |= {"datasets": data.listing(), "settings": settings.listing()}
     if what and what not in kinds:  # a data set, a setting or a set of attacks
         known = {"recipe", *kinds, *(name for found in kinds.values() for name, _ in found)}
         kinds = {kind: mine for kind, found in kinds.items() if (mine := [each for each in found if each[0] == what])}

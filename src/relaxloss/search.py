@@ -45,10 +45,10 @@ class Range:
 
     def at(self, place: float) -> float:
         """The strength at a place, rounded to what is worth writing down, and within the range."""
-        span = self.high / self.low if self.log else self.high - self.low
-        exact = self.low * span**place if self.log else self.low + span * place
         if place in (0, 1) and not self.whole:
             return self.high if place else self.low
+        span = self.high / self.low if self.log else self.high - self.low
+        exact = self.low * span**place if self.log else self.low + span * place
         rounded = float(round(exact)) if self.whole else float(f"{exact:.{DIGITS}g}")
         return min(max(rounded, self.low), self.high)
 

@@ -26,7 +26,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import pydantic
 
@@ -45,11 +45,7 @@ if TYPE_CHECKING:
     class Read(Generic[Given, Kept]):
         """A field as a type checker should see it: given as one type, it is read and kept as another."""
 
-        @overload
-        def __get__(self, instance: None, owner: type) -> Kept: ...
-        @overload
-        def __get__(self, instance: object, owner: type) -> Kept: ...
-        def __get__(self, instance: Any, owner: type) -> Any: ...
+        def __get__(self, instance: object | None, owner: type) -> Kept: ...
         def __set__(self, instance: object, value: Given) -> None: ...
 
 else:

@@ -117,9 +117,8 @@ def strength_of(
     by_hand = [float(given)] if given is not None and given != plain else []
     if any((low is not None and value < low) or (high is not None and value > high) for value in by_hand):
         raise UserError(f"{defense}: {field}={given:g} lies outside the range to search; widen --low and --high")
-    low = min(*swept, *by_hand, math.inf) if low is None else low
-    if high is None:
-        high = max(float(DOWN.create_decimal_from_float(min(max(swept), most))), *by_hand, -math.inf)
+    low = min([*swept, *by_hand]) if low is None else low
+    high = max([float(DOWN.create_decimal_from_float(min(max(swept), most))), *by_hand]) if high is None else high
     strength = Strength(defense, field, Range(low, high, _numeric(part)[field]))
     for end in (low, high):
         strength.at(end).check(num_classes)  # a value that the field cannot have is an error now, not after an hour

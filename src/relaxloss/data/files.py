@@ -94,14 +94,8 @@ def read_csv(path: Path) -> pa.Table:
     try:
         table = _parsed(content)
     except pa.ArrowInvalid:
-        try:
-            _parsed(content, threads=False)  # which knows the row
-            why = "it cannot be parsed"
-        except pa.ArrowInvalid as error:
-            found = re.search(r"(Row #\d+: )?Expected \d+ columns, got \d+", str(error))  # and no row of a patient's
-            why = found.group() if found else "it cannot be parsed"
         raise UserError(
-            f"{path}: is no CSV with one row of column names and as many values in each row: {why}"
+            f"{path}: is no CSV with one row of column names and as many values in each row: {_fault(content)}"
         ) from None
     if "" in table.column_names:
         raise UserError(
@@ -117,6 +111,16 @@ def _parsed(content: bytes, *, threads: bool = True) -> pa.Table:
         pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
         convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
     )
+
+
+def _fault(content: bytes) -> str:
+    """What is wrong with a file that cannot be parsed: its first bad row's number, and no row of a patient's."""
+    try:
+        _parsed(content, threads=False)  # which counts the rows
+    except pa.ArrowInvalid as error:
+        if found := re.search(r"(Row #\d+: )?Expected \d+ columns, got \d+", str(error)):
+            return found.group()
+    return "it cannot be parsed"
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -208,10 +212,10 @@ def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[s
             f"{path}: column {name!r} has {len(order):,} different values in {len(values):,} rows; expected at most "
             f"{MOST_CATEGORIES:,} categories: group them, or drop it with --drop {name} (an identifier tells nothing)"
         )
-    return _codes(text, order), tuple(order)
+    return codes_of(text, order), tuple(order)
 
 
-def _codes(text: pa.Array, order: Sequence[str | None]) -> Array:
+def codes_of(text: pa.Array, order: Sequence[str | None]) -> Array:
     """The places of the values in `order`, -1 for a missing or unknown one."""
     known = pa.array(order, pa.string())
     places: Array = pa.compute.index_in(text, value_set=known, skip_nulls=True).fill_null(-1).to_numpy(False)

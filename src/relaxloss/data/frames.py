@@ -14,6 +14,7 @@ import pyarrow.compute
 from relaxloss.checks import listed
 from relaxloss.data import dates, labels
 from relaxloss.data.base import FEWEST_MEMBERS, Array, Column
+from relaxloss.data.files import codes_of
 from relaxloss.errors import UserError
 
 STRANGE = 0.1  # share of a column's values that may be unknown: in training, too, a few are of rare categories
@@ -29,9 +30,9 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
     Raises `UserError` for a column that is absent, there twice, or of another kind.
     """
     x = np.empty((len(frame), len(columns)), np.float32)
-    strange = []
+    names, strange = [str(each) for each in frame.columns], []
     for index, column in enumerate(columns):
-        values = _values(frame, column.name)
+        values = _values(frame, names, column.name)
         if values.null_count == len(values):
             x[:, index] = np.nan
         elif column.categories:
@@ -50,9 +51,8 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
     return x
 
 
-def _values(frame: pd.DataFrame, name: str) -> pa.Array:
-    """One column, decoded."""
-    names = [str(each) for each in frame.columns]
+def _values(frame: pd.DataFrame, names: list[str], name: str) -> pa.Array:
+    """The column `name` of a frame whose columns have these names, decoded."""
     if names.count(name) != 1:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f" (is {near[0]!r} it?)" if near and not names.count(name) else ""
@@ -81,19 +81,18 @@ def _codes(values: pa.Array, column: Column) -> Array:
     kind = values.type
     if pa.types.is_floating(kind) and pa.compute.all(pa.compute.equal(values, pa.compute.floor(values))).as_py():
         values = values.cast(pa.int64(), safe=False)  # whole numbers, which pandas keeps so beside missing ones
-    known = pa.array(column.categories, pa.string())
+    categories = column.categories or ()
     try:
-        places = pa.compute.index_in(values.cast(pa.string()), value_set=known, skip_nulls=True)
+        places = codes_of(values.cast(pa.string()), categories)
     except pa.ArrowException:
-        places = pa.nulls(len(values), pa.int32())
-    learned = [repr(each) for each in column.categories or () if each is not None]
-    if not labels.is_text(kind) and places.null_count == len(places) and len(learned) == len(column.categories or ()):
+        places = np.full(len(values), -1)
+    learned = [repr(each) for each in categories if each is not None]
+    if not labels.is_text(kind) and (places < 0).all() and len(learned) == len(categories):
         raise UserError(
             f"column {column.name!r} holds {_kind(values)}; the model learned {listed(learned, KNOWN)} there: write "
             "them so"
         )
-    codes: Array = places.cast(pa.float32()).to_numpy(zero_copy_only=False)
-    return codes
+    return np.where(places < 0, np.nan, places)
 
 
 def _days(values: pa.Array, name: str) -> Array:

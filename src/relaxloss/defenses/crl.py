@@ -69,8 +69,7 @@ class CRL(Defense):
         """Draw the centres."""
         if not self.weight:
             return
-        check_last(state.network, state.task.members, "crl")
-        _, layer = last_linear(state.network.net, "crl")
+        layer = check_last(state.network, state.task.members, "crl")
         with seeds.isolated(state.task.seed, "crl"):
             centers = nn.Embedding(layer.out_features, layer.in_features)
         recipe = state.task.recipe

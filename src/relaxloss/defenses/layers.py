@@ -18,8 +18,8 @@ def last_linear(net: nn.Module, asks: str) -> tuple[str, nn.Linear]:
     raise UserError(f"{asks} needs a network with a torch.nn.Linear layer; got {type(net).__name__} without one")
 
 
-def check_last(network: Network, samples: Samples, asks: str) -> None:
-    """Raise `UserError` if `last_linear` is not the last layer of weights that computes, as seen on two samples."""
+def check_last(network: Network, samples: Samples, asks: str) -> nn.Linear:
+    """The `last_linear`; `UserError` if it is not the last layer of weights that computes, as seen on two samples."""
     net, ran = network.net, list[nn.Module]()
     with contextlib.ExitStack() as hooks:
         for layer in net.modules():
@@ -34,6 +34,7 @@ def check_last(network: Network, samples: Samples, asks: str) -> None:
             f"{asks} needs a torch.nn.Linear that gives the logits, and takes the last one of the network, {name}; but "
             f"{what} last: let it be a Linear, and assign it last in {type(net).__name__}"
         )
+    return last
 
 
 def replaced(net: nn.Module, name: str, layer: nn.Module) -> nn.Module:
