@@ -85,7 +85,7 @@ def frontier(folder: Path) -> str:
         if defense != "relaxloss":
             cells = [_interval(line, "difference", 1, 3) for line in group.to_dict("records")]
             differences.append((f"`{defense}`", *(cell.replace("not measured", "-") for cell in cells)))
-    head = tuple(f"at least {share:.0%} of the accuracy" for share in table["share"].unique())
+    head = tuple(f"{share:.0%} of the accuracy" for share in table["share"].unique())
     return (
         _table(("defense", *head), rows)
         + "\nThe AUC less that of RelaxLoss at the same seed, and its interval:\n\n"

@@ -172,6 +172,8 @@ def test_a_mix_up_of_the_two_spreads_is_caught() -> None:
         ({"member": np.zeros((5, 3), bool)}, "booleans"),
         ({"member": np.zeros((3, 5), bool)}, "no asked sample has an IN shadow"),
         ({"member": np.ones((3, 5), bool)}, "no asked sample has an OUT shadow"),
+        ({"shadows": np.ones((1, 5)), "member": np.eye(1, 5, dtype=bool)}, "has both an IN and an OUT shadow"),
+        ({"shadows": np.ones((2, 5)), "member": np.eye(1, 5, dtype=bool).repeat(2, 0)}, "has both an IN and an OUT"),
         ({"variance": "own"}, "'auto'"),
     ],
 )

@@ -99,7 +99,7 @@ def test_an_exactly_balanced_design_would_have_leaked() -> None:
             member = rng.permuted(np.repeat([[True], [False]], 3, 0).repeat(2_500, 1), axis=0)
         shadows = tuple(world.signal(row, rng) for row in world.margins[1:] + 6.0 * member[1:, None])
         target = world.evidence(0).target
-        silent = replace(target, logits=np.zeros_like(target.logits))
+        silent = replace(target, answers=np.zeros_like(target.answers))
         evidence = replace(world.evidence(0), target=silent, shadows=shadows, shadow_member=member[1:])
         auc = metrics.auc(parse("rmia:mode=online").score(evidence), member[0, evidence.asked])
         assert auc > 0.75 if balanced else abs(auc - 0.5) < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,11 @@ from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.experiment import run
 from relaxloss.games import FiveFolds, RandomHalves
+from relaxloss.jobs import ScoreJob, score
 from relaxloss.plan import Experiment, Plan, attacks_for, unmet
 from relaxloss.signals import Signals
 from relaxloss.specs import split
+from relaxloss.store import Store, pack_array
 from relaxloss.task import Recipe
 
 
@@ -40,11 +43,11 @@ def worlds(attack: Attack) -> Iterator[World]:
         keep = logits[0, certain, labels[certain]]
         logits[0, certain] = -np.inf
         logits[0, certain, labels[certain]] = keep  # the label is certain
-        extreme.signals[place] = replace(signals, logits=logits)
+        extreme.signals[place] = replace(signals, answers=logits)
     yield extreme
     same = World(RandomHalves(models=4), 100, 3, classes=3)
     for place, signals in enumerate(same.signals):
-        arrays = {name: getattr(signals, name) for name in ("logits", "gradient_norms", "hits")}
+        arrays = {name: getattr(signals, name) for name in ("answers", "gradient_norms", "hits")}
         flat = {name: np.full_like(array, array.reshape(-1)[0]) for name, array in arrays.items()}
         same.signals[place] = replace(signals, **flat)
     yield same
@@ -342,7 +345,7 @@ def test_one_shadow_is_not_compared_with_itself(blobs: Dataset, tmp_path: Path) 
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     found = rows[rows.measure == "balanced_accuracy"].set_index("attack")
     assert np.isnan(found.value["calibration"])
-    assert "needs two" in found.note["calibration"]
+    assert "needs one more" in found.note["calibration"]
     assert found.value["loss"] > 0
 
 
@@ -352,3 +355,26 @@ def test_an_attack_cannot_change_what_the_next_one_sees() -> None:
         for array in (signals.logits, signals.labels, signals.gradient_norms, signals.hits):
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 0  # type: ignore[index]
+
+
+def test_lira_holds_the_answers_of_one_model_at_a_time(tmp_path: Path) -> None:
+    """What all models answer to all queries need not fit into memory; nor what they answer about the asked samples."""
+    size, classes, queries, game = 1_000, 200, 18, RandomHalves(models=8)
+    rng = np.random.default_rng(0)
+    dataset = Dataset("world", rng.random((size, 3), np.float32), rng.integers(0, classes, size), classes, "made here")
+    store, keys = Store(tmp_path), {}
+    for row in range(game.models):
+        answers = rng.normal(size=(queries, size, classes)).astype(np.float32)
+        arrays = {"logits": answers[0], "augmented": answers}
+        files = {f"{name}.npy": pack_array(array) for name, array in arrays.items()}
+        store.put("signals", f"m{row}", files, {})
+        keys[row] = (f"m{row}",)
+    job = ScoreJob(tmp_path, dataset, game, 0, keys, keys, (("k", parse("lira")), ("o", parse("lira_offline"))))
+    tracemalloc.start()
+    try:
+        produced = score(job)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not produced.failures
+    assert peak < answers.nbytes, f"{peak / answers.nbytes} times what one of {game.models} models answers"

@@ -267,6 +267,28 @@ def test_shadows_without_asked_samples_make_the_offline_attacks_only() -> None:
     assert not math.isnan(value(audit, "auc", "lira_offline"))
 
 
+def test_one_shadow_is_too_few_for_the_online_attack() -> None:
+    """Each sample has an answer with it or one without it, never both: a score of nothing would look like no leak."""
+    given, logits, member = with_shadows(1)
+    audit = rl.audit(**given, shadows=(logits, member), attacks=QUICK)
+    assert "2 or more: got 1" in audit.unmeasured["lira"]
+    given, logits, member = with_shadows(2)
+    member[1] = member[0]
+    assert "both an IN and an OUT" in rl.audit(**given, shadows=(logits, member), attacks=QUICK).unmeasured["lira"]
+
+
+def test_shadows_whose_rows_or_columns_are_in_another_order_are_flagged() -> None:
+    given, logits, member = with_shadows(3)
+    raised = {flag.name for flag in rl.audit(**given, shadows=(logits, member), attacks="loss").flags}
+    assert "no_better_than_chance" not in raised
+    order = np.random.default_rng(0).permutation(logits.shape[1])
+    for mixed in (logits[:, order], np.stack([*logits[:2], logits[2][:, ::-1]])):
+        audit = rl.audit(**given, shadows=(mixed, member), attacks="loss")
+        (flag,) = (flag for flag in audit.flags if flag.name == "no_better_than_chance")
+        assert "the labels of shadow" in flag.detail
+        assert audit_words.doubts(audit) == []  # what is measured without shadows stands
+
+
 # Honesty
 
 
@@ -286,6 +308,18 @@ def test_no_leak_is_called_none() -> None:
     audit = rl.audit(**planted(seed=8, leak=0.0), attacks="blackbox")
     assert audit.worst["auc_low"] < 0.5 < audit.worst["auc_high"]
     assert "was not shown to tell members" in audit_words.sentences(audit)[0]
+
+
+def test_the_strongest_of_many_attacks_must_be_above_half_by_more_than_one_would() -> None:
+    """Of several attacks on a model that leaks nothing the best has an interval above one half too often."""
+    said = []
+    for seed in range(60):
+        audit = rl.audit(**planted(seed=seed, leak=0.0), attacks="correctness,confidence,entropy,modified_entropy")
+        said.append((audit.worst["auc_low"] > 0.5, audit.worst["shown"]))
+    alone, shown = np.sum(said, 0)
+    assert shown <= alone
+    assert shown <= stats.binom.ppf(0.999, 60, 0.025)
+    assert rl.audit(**planted(), attacks="blackbox").worst["shown"]
 
 
 def test_an_inverted_flag_is_flagged() -> None:
@@ -331,6 +365,8 @@ def test_copies_and_a_class_that_one_side_lacks_are_flagged() -> None:
     assert "class 0" in flag.detail
     assert "0.0% of the non-members" in flag.detail
     assert not {"copies", "class_mix", "no_better_than_chance"} & {flag.name for flag in rl.audit(**given).flags}
+    coarse = {name: np.round(values) if "logits" in name else values for name, values in given.items()}
+    assert "copies" in rl.audit(**coarse).undecided
 
 
 def test_rounded_probabilities_are_flagged(plain: auditing.Audit) -> None:
@@ -505,3 +541,24 @@ def test_attacks_are_named_as_everywhere() -> None:
     same(numbers(rl.audit(**given, attacks=["loss", "entropy"])), numbers(rl.audit(**given, attacks="loss,entropy")))
     with pytest.raises(UserError, match="attacks is empty"):
         rl.audit(**given, attacks=[])
+
+
+@pytest.mark.parametrize("name", ["{}.0", "0{}", "{}"])
+def test_classes_that_are_numbers_are_found_by_their_value(name: str, tmp_path: Path) -> None:
+    """``1.0`` and ``01`` are the label 1: as a place, a class would be taken for its neighbour."""
+    rng = np.random.default_rng(0)
+    logits, labels, member = rng.normal(size=(60, 3)), 1 + np.arange(60) % 3, np.arange(60) % 2
+    table = pd.DataFrame({"label": labels, "member": member})
+    for place in (2, 0, 1):
+        table[f"logit_{name.format(place + 1)}"] = logits[:, place]
+    table.to_csv(tmp_path / "p.csv", index=False)
+    found = prediction_files.read(tmp_path / "p.csv")
+    assert [found.classes[place] for place in found.labels] == [name.format(label) for label in labels]
+    assert not any("places" in note for note in found.notes)
+    lacks = labels < 3  # the last class does not occur: by place, all labels would be moved by one
+    rows = [part[lacks & (member == inside)] for inside in (1, 0) for part in (logits, labels.astype(float))]
+    audit = rl.audit(
+        member_logits=rows[0], member_labels=rows[1], nonmember_logits=rows[2], nonmember_labels=rows[3],
+        classes=[name.format(label) for label in (1, 2, 3)], attacks="loss",
+    )  # fmt: skip
+    assert set(audit.records["label"]) == {name.format(1), name.format(2)}

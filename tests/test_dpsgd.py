@@ -23,6 +23,7 @@ from relaxloss.defenses.dpsgd import DPSGD, without_batch_norm
 from relaxloss.errors import MissingExtra, UserError
 from relaxloss.models import ResNet20
 from relaxloss.task import Network, Recipe, Task, make_network
+from relaxloss.trained import train
 from relaxloss.training import Session, State
 
 MLP = Recipe(model="mlp:hidden=16", epochs=3, milestones=(2,), batch_size=16)
@@ -303,6 +304,19 @@ def test_target_epsilon_is_kept_and_reported(blobs: Dataset) -> None:
     assert facts["sampling_rate"] == pytest.approx(1 / 7)
     with pytest.raises(UserError, match="one of the two"):
         DPSGD(noise=0.5, target_epsilon=3.0)
+
+
+def test_what_epsilon_does_not_cover_is_said(blobs: Dataset) -> None:
+    """A table's encoder holds its members' means, and MemGuard's attacker is fitted on their outputs: without noise."""
+    with_one, without = (blobs.encoder(np.arange(count)).offset for count in (100, 99))
+    assert (with_one != without).any(), "who knows the others reads the last member off the encoder"
+    private = DPSGD(target_epsilon=20.0)
+    assert ["means" in text for text in private.uncovered("table")] == [True]
+    assert private.uncovered("bits") == private.uncovered("image") == ()
+    both = parse("dpsgd:target_epsilon=20.0+memguard")
+    assert ["fitted on the members" in text for text in both.uncovered("bits")] == [True]
+    facts = train(blobs, defense=private, recipe=MLP).facts
+    assert "means" in facts["epsilon_does_not_cover"]
 
 
 def test_what_cannot_be_trained_is_explained(blobs: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,12 +89,8 @@ def test_utility_rows_equal_a_computation_by_hand(done: tuple[Path, pd.DataFrame
     out, rows = done
     plan = Plan(SPEC, blobs, blobs)
     design = plan.designs[0]
-    from relaxloss.store import unpack_arrays
-
     key = plan.signal_keys(SPEC.defenses[0], 0, 0)["plain"]
-    files = Store(out / "store").get("signals", key)
-    assert files is not None
-    logits = unpack_arrays(files["arrays.npz"])["logits"].astype(np.float64)
+    logits = np.load(Store(out / "store").path("signals", key) / "logits.npy").astype(np.float64)
     test = np.setdiff1d(design.asked, design.members(0))
     assert pick(rows, defense="none", measure="top1", adaptive=None)["value"] == pytest.approx(
         (logits[test].argmax(1) == blobs.y[test]).mean()
@@ -515,7 +511,6 @@ class Gamble(NoDefense):
     """A release that rolls dice."""
 
     name: ClassVar[str] = "gamble"
-    randomised: ClassVar[bool] = True  # type: ignore[assignment]
     trainer: ClassVar[Defense] = NONE  # type: ignore[assignment]
 
     def release(self, network: torch.nn.Module, task: Task | None) -> torch.nn.Module:

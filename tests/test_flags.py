@@ -35,6 +35,12 @@ CASES = [
     ("epsilon_meaningless", {"dp": True, "epsilon": 10.1}, "10.1", {"dp": True, "epsilon": 1, "delta": 1e-5}),
     (
         "epsilon_meaningless",
+        {"dp": True, "epsilon": 1.0, "uncovered": ("the table's means",)},
+        "ε of 1 is the training's alone; released without noise: the table's means",
+        {"dp": True, "epsilon": 1.0, "uncovered": ()},
+    ),
+    (
+        "epsilon_meaningless",
         {"dp": True, "epsilon": 1.0, "delta": 1e-3, "members": 1000},
         "0.001",
         {"dp": True, "epsilon": 1.0, "delta": 1e-5, "members": 1000},
@@ -42,9 +48,9 @@ CASES = [
     ("idle_defense", {"idle": "the loss never fell to alpha"}, "never fell", {"idle": ""}),
     (
         "no_better_than_chance",
-        {"label_fit": {"members": LabelFit(0.9, 0.5, 0.9, 1e-9), "non-members": LabelFit(0.51, 0.5, 0.9, 0.051)}},
-        "labels of the non-members get a probability of 51.0% on average",
-        {"label_fit": {"members": LabelFit(0.9, 0.5, 0.9, 1e-9), "non-members": LabelFit(0.51, 0.5, 0.9, 0.05)}},
+        {"label_fit": {"the members": LabelFit(0.9, 0.5, 0.9, 1e-9), "shadow 3": LabelFit(0.51, 0.5, 0.9, 0.051)}},
+        "labels of shadow 3 get a probability of 51.0% on average",
+        {"label_fit": {"the members": LabelFit(0.9, 0.5, 0.9, 1e-9), "shadow 3": LabelFit(0.51, 0.5, 0.9, 0.05)}},
     ),
     ("copies", {"copies": 0.011}, "1.1% of the non-members", {"copies": 0.01}),
     ("class_mix", {"class_mix": (9e-4, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-3, 0.021, "b is rare")}),

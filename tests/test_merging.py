@@ -69,6 +69,18 @@ def test_data_is_told_apart_by_its_fingerprint_and_not_by_its_name() -> None:
         report.merge([named("a.csv", "f1", 0), named("a.csv", "f2", 1)])
 
 
+def test_results_of_other_code_under_the_same_name_are_refused() -> None:
+    old = part({(NONE, 0): 0.5}, [0])
+    one, two = (
+        replace(each, facts=each.facts | {"code": {"none": "1", "mine": digest}})
+        for each, digest in ((old, "1 a"), (part({(NONE, 1): 0.6}, [1]), "1 b"))
+    )
+    assert report.merge([one, one]).facts["code"] == {"none": "1", "mine": "1 a"}
+    assert report.merge([one, old]).facts["code"] == {"none": "1", "mine": "1 a"}  # of a version which did not say it
+    with pytest.raises(UserError, match=r"the code of mine is not the same \(version 1 a in one, 1 b in another"):
+        report.merge([one, two])
+
+
 def test_settings_tuned_for_their_own_seeds_are_merged() -> None:
     parts = [part({(RELAX, seed): 0.5}, [seed]) for seed in (0, 1)]
     tuned = [{"defense": "relaxloss", "games": [], "seed": seed, "data": "f"} for seed in (0, 1)]
@@ -88,3 +100,12 @@ def test_a_directory_of_parts_is_read_as_their_union(tmp_path: Path) -> None:
     report.save(found, tmp_path)  # a part that comes later still counts
     report.save(part({(NONE, 2): 0.7}, [2]), tmp_path / "seed2")
     assert report.load(tmp_path).facts["experiment"]["seeds"] == [0, 1, 2]
+
+
+def test_a_run_with_other_runs_in_its_directory_is_no_union_of_them(tmp_path: Path) -> None:
+    """Else `report` would write the inner runs' results over its own."""
+    report.save(part({(NONE, 0): 0.5}, [0]), tmp_path)
+    report.save(part({(NONE, 1): 0.6}, [1]), tmp_path / "again")
+    with pytest.raises(UserError, match=r"is a run itself, and there are runs in it \(again\)"):
+        report.load(tmp_path)
+    assert report.load(tmp_path / "again").facts["experiment"]["seeds"] == [1]

@@ -55,6 +55,15 @@ def test_tpr_at_fpr_is_the_best_of_all_thresholds(audit: tuple[np.ndarray, np.nd
     assert metrics.tpr_at_fpr(s, member, fpr) == max(tpr for rate, tpr in rates if rate <= fpr)
 
 
+@pytest.mark.parametrize("n", [1_000, 7])
+def test_rates_are_the_counts_over_the_size_to_the_last_digit(n: int) -> None:
+    """So that who looks for ``fpr <= k / n`` finds the point with k false positives."""
+    scores, member = np.arange(2.0 * n), np.arange(2 * n) % 2 == 0
+    fpr, tpr, _ = metrics.roc(scores, member)
+    assert set(fpr) == set(tpr) == {k / n for k in range(n + 1)}
+    assert all(tpr[fpr <= k / n].max() == metrics.tpr_at_fpr(scores, member, k / n) for k in range(n + 1))
+
+
 def test_the_allowed_false_positives_are_the_largest_count_that_keeps_the_rate() -> None:
     for n, fpr in itertools.product([*range(1, 130), 12_000], [0, 0.001, 0.01, 0.07, 0.1, 0.29, 0.3, 0.57, 0.999, 1]):
         assert allowed(n, fpr) == max(k for k in range(n + 1) if k / n <= fpr)

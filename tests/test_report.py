@@ -315,6 +315,20 @@ def test_the_verbs_go_by_the_intervals(accuracy: float, auc: float, said: str) -
     assert said in sentence
 
 
+def test_of_two_seeds_no_verb_follows() -> None:
+    """Two ranges of two numbers each are disjoint by chance in one case of three."""
+    rows = [
+        row
+        for seed, less in ((0, 0.0), (1, 0.01))
+        for row in rows_of(NONE, top1=0.5, adaptive=0.9, seed=seed)
+        + rows_of(RELAX, top1=0.6 - less, adaptive=0.7, seed=seed)
+    ]
+    (sentence,) = headline(report.summary(result_of(rows)))
+    assert "raises" not in sentence
+    assert "lowers" not in sentence
+    assert "does not measurably change the AUC" in sentence
+
+
 # names
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import NonNegativeFloat
 
 from relaxloss import defenses
-from relaxloss.defenses import Composed, RelaxLoss
+from relaxloss.defenses import Composed, NoDefense, RelaxLoss
 from relaxloss.errors import UserError
 from relaxloss.specs import Registry, Spec, build, content_key, digest, plain, split_list
 from relaxloss.task import Recipe
@@ -108,6 +110,68 @@ def test_code_that_is_typed_in_has_a_digest_of_its_own_lines() -> None:
         return names["Typed"]
 
     assert digest(made("1")) == digest(made("1")) != digest(made("2"))
+
+
+TYPED = """
+import functools
+SCALE = {scale}
+class Base:
+    def shared(self):
+        return {base}
+def helper(z):
+    return SCALE * z
+class Typed(Base):
+    SIGN = {sign}
+    @staticmethod
+    def fixed(z):
+        return {static}
+    @classmethod
+    def of(cls):
+        return {made}
+    @property
+    def half(self):
+        return {half}
+    @functools.cached_property
+    def kept(self):
+        return {kept}
+    def loss(self, z):
+        return (lambda: self.SIGN * helper(z))()
+"""
+
+
+@pytest.mark.parametrize("change", ["scale", "base", "sign", "static", "made", "half", "kept"])
+def test_the_digest_of_what_is_typed_in_knows_all_that_it_is_made_of(change: str) -> None:
+    """Constants, helpers, bases, and methods of every kind: an edit of any of them makes other results."""
+    plain = dict.fromkeys(["scale", "base", "sign", "static", "made", "half", "kept"], 1)
+
+    def made(numbers: dict[str, int]) -> type:
+        names: dict[str, type] = {"__name__": "__main__"}  # type: ignore[dict-item]
+        exec(TYPED.format(**numbers), names)
+        return names["Typed"]
+
+    assert digest(made(plain)) == digest(made(plain)) != digest(made(plain | {change: 2}))
+
+
+def test_a_script_that_runs_is_digested_whole(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    text = "from relaxloss.specs import digest\nSCALE = BODY\nclass Mine:\n    def loss(self):\n        return SCALE\n"
+    found = []
+    for body in ("1", "1", "2"):
+        script.write_text((text + "print(digest(Mine))").replace("BODY", body))
+        said = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+        found.append(said.stdout.strip())
+    assert found[0] == found[1] == hashlib.sha256(script.read_bytes().replace(b"= 2", b"= 1")).hexdigest()[:12]
+    assert found[2] != found[0]
+
+
+def test_a_spec_with_fields_must_be_a_dataclass() -> None:
+    with pytest.raises(UserError, match=r"'loud': Loud has the fields factor and is no dataclass.*@dataclass"):
+
+        @defenses.defenses.register("loud")
+        class Loud(NoDefense):
+            factor: float = 2.0
+
+    assert "loud" not in defenses.defenses.names()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from relaxloss import findings, flags, measures, onerun, predictions, seeds
+from relaxloss import findings, flags, measures, metrics, onerun, predictions, seeds
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
@@ -44,7 +44,8 @@ class Audit:
     Attributes:
         rows: the tidy table, with the columns of `results.COLUMNS`.
         worst: the strongest attack: its name, AUC and TPRs with intervals (None where not measured), and the same for
-            the attack chosen on one half of the samples and measured on the other (``selected_...``).
+            the attack chosen on one half of the samples and measured on the other (``selected_...``); ``shown``:
+            whether its AUC is above one half at the level corrected for the number of attacks (Bonferroni).
         records: one line per sample, the most exposed first: ``index`` (members first, or the file's row, from 0),
             ``id``, ``label``, ``predicted``, ``member``, ``score`` of the strongest attack, ``rank`` (1: most exposed),
             and ``fpr``, the share of non-members that must be accused before the sample is.
@@ -179,6 +180,7 @@ def run(
     lines = [head | {"adaptive": known if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
+    worst["shown"] = metrics.auc_interval(strongest, member, 1 - (1 - level) / len(table))[0] > 0.5
     facts = findings.facts(table, found, known)
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],

@@ -174,6 +174,9 @@ def labels(
         names = (next(text for text in texts if text != positive), positive)
         notes = [f"The one column was taken as that of class {positive!r} against {names[0]!r}."]
     table = {name: place for place, name in enumerate(names)}
+    numbered = _numbered(names) if found.dtype.kind in "iu" else {}
+    if not set(texts) <= table.keys() and set(texts) & numbered.keys():
+        table = numbered
     if not set(texts) & table.keys():
         lower = {name.lower(): place for name, place in table.items()}
         if len(lower) == len(table) and set(map(str.lower, texts)) & lower.keys():
@@ -190,6 +193,16 @@ def labels(
             "classes from 0 in the columns' order, or name the columns as the labels"
         )
     return np.array([table[text] for text in texts], np.int64)[codes.reshape(-1)], names, notes
+
+
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    """The places by the whole numbers that the names are, ``01`` and ``1.0`` too; empty if any is none."""
+    try:
+        values = [float(name) for name in names]
+    except ValueError:
+        return {}
+    table = {str(int(value)): place for place, value in enumerate(values) if value.is_integer()}
+    return table if len(table) == len(names) else {}
 
 
 def _named_after(column: str, labels: list[str]) -> str:

@@ -62,9 +62,13 @@ def facts(table: Mapping[str, Scores], found: Predictions, adaptive: bool | None
     if "correctness" in table and best != "correctness":
         ahead = metrics.auc_difference_interval(table["correctness"], table[best], member)
     fits = {}
-    for side, inside in (("members", member), ("non-members", ~member)):
+    for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(found.logits[inside], found.labels[inside])) is not None:
             fits[side] = fit
+    answers = [(place, sides.label_fit(logits, found.labels)) for place, logits in enumerate(found.shadow_logits, 1)]
+    if known := [(fit.p, place, fit) for place, fit in answers if fit is not None]:
+        _, place, fit = max(known)
+        fits[f"shadow {place}"] = fit  # the worst of them
     return Facts(
         nonmembers=int((~member).sum()),
         lowest_fpr=min(measures.FPRS),

@@ -43,6 +43,7 @@ class Facts:
         auc_intervals: each attack's AUC interval at level 0.999 (`AUC_LEVEL`).
         dp: whether the defense claims differential privacy.
         epsilon: what its accountant says; None or inf if there is no account.
+        uncovered: what else of the members is released, without noise.
         delta: the δ that goes with it.
         members: how many samples the target was trained on.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
@@ -65,6 +66,7 @@ class Facts:
     auc_intervals: Mapping[str, tuple[float, float]] | None = None
     dp: bool | None = None
     epsilon: float | None = None
+    uncovered: tuple[str, ...] = ()
     delta: float | None = None
     members: int | None = None
     selected_on_asked: bool | None = None
@@ -202,6 +204,8 @@ def _epsilon_meaningless(facts: Facts) -> str | None:
         return f"ε is {facts.epsilon:,.3g}: the odds of membership may change e^ε-fold"
     if facts.delta is not None and facts.members is not None and facts.delta * facts.members >= 1:
         return f"δ is {facts.delta:.3g} with {facts.members:,} members: publishing one record outright would satisfy it"
+    if facts.uncovered:
+        return f"ε of {facts.epsilon:.3g} is the training's alone; released without noise: {'; '.join(facts.uncovered)}"
     return None
 
 
@@ -216,7 +220,7 @@ def _idle_defense(facts: Facts) -> str | None:
 def _no_better_than_chance(facts: Facts) -> str | None:
     assert facts.label_fit is not None
     found = [
-        f"the labels of the {side} get a probability of {fit.found:.1%} on average, where the same labels in random "
+        f"the labels of {side} get a probability of {fit.found:.1%} on average, where the same labels in random "
         f"order get {fit.chance:.1%} and the model claims {fit.claimed:.1%}"
         for side, fit in facts.label_fit.items()
         if fit.p > CHANCE
@@ -347,9 +351,12 @@ CHECKS = (
         "epsilon_meaningless",
         ("dp",),
         _epsilon_meaningless,
-        raised_if=f"differential privacy is claimed and ε is absent, infinite or above {EPSILON:g}, or δ ≥ 1/members",
+        raised_if=f"differential privacy is claimed and ε is absent, infinite or above {EPSILON:g}, or δ ≥ 1/members, "
+        "or what is released holds more of the members than the training of the weights",
         why="Such a guarantee promises nothing; what protection there is, only attacks have shown.",
-        what_to_do="Call it noise and not differential privacy, or train with more noise.",
+        what_to_do="Call it noise and not differential privacy, or train with more noise. What ε does not cover: "
+        "take it from public data (bits and images have constants in its place), or leave that part of the release "
+        "out.",
     ),
     Check(
         "selection_on_asked",

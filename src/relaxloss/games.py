@@ -78,6 +78,11 @@ class Game(Spec):
         return True
 
     @property
+    def shadow_count(self) -> int:
+        """How many shadows each target is attacked with."""
+        return 1
+
+    @property
     def brief(self) -> str:
         """The spec as a string for tables: without lists of samples."""
         return str(self)
@@ -114,6 +119,11 @@ class FiveFolds(Game):
     name: ClassVar[str] = "five_folds"
     about: ClassVar[str] = "target and shadow on folds of their own, as in the paper"
     shadows: PositiveInt = 1
+
+    @property
+    def shadow_count(self) -> int:
+        """As many as its shadows."""
+        return self.shadows
 
     def draw(self, labels: Indices, num_classes: int, seed: int) -> Design:
         """A random partition; up to four samples beyond a multiple of five are in no fold."""
@@ -162,6 +172,11 @@ class RandomHalves(Game):
     def sets_aside(self) -> bool:
         """Whether a drawing has reference samples."""
         return self.reference > 0
+
+    @property
+    def shadow_count(self) -> int:
+        """All other models."""
+        return self.models - 1
 
     @property
     def brief(self) -> str:

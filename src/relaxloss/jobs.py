@@ -28,7 +28,7 @@ from relaxloss.defenses import Defense
 from relaxloss.errors import UserError, told
 from relaxloss.games import Design, Game
 from relaxloss.signals import Signals
-from relaxloss.store import MissingEntry, Store, pack_arrays, pack_weights, unpack_arrays, unpack_weights
+from relaxloss.store import MissingEntry, Store, map_arrays, pack_array, pack_arrays, pack_weights, unpack_weights
 from relaxloss.task import Network, Recipe, Samples, Task, make_network
 from relaxloss.training import Fit, Progress, Session
 
@@ -183,7 +183,7 @@ def _observed(query: str, release: nn.Module, network: Network, dataset: Dataset
     arrays = signals.observe(release, network, dataset, query, dataset.y if design.labels is None else design.labels)
     if query == "plain" and release is not network:
         arrays |= signals.differences(release, network, dataset, arrays["logits"])
-    return {ARRAYS: pack_arrays(arrays)}
+    return {f"{name}.npy": pack_array(array) for name, array in arrays.items()}
 
 
 def fit_files(fit: Fit) -> Files:
@@ -295,15 +295,24 @@ def evidence_of(job: ScoreJob, design: Design, dataset: Dataset, read: Any, targ
 
 
 def _signals(store: Store, keys: tuple[str, ...], *, labels: Any) -> Signals:
-    parts = []
-    for key in keys:
-        parts.append(unpack_arrays(require(store, "signals", key)[ARRAYS]))
-    return Signals.join(parts, labels)
+    return Signals.join([observed(store, key) for key in keys], labels)
+
+
+def observed(store: Store, key: str) -> Mapping[str, Any]:
+    """What one query to a model gave, by the arrays' names; as `require`."""
+    folder = store.verified("signals", key)
+    if folder is None:
+        raise _missing("signals", key)
+    return map_arrays(folder)
 
 
 def require(store: Store, stage: str, key: str) -> Files:
     """An entry that must be there; `MissingEntry` if it is not, or is damaged: then it is to be made again."""
     files = store.get(stage, key)
     if files is None:
-        raise MissingEntry(f"{stage} {key} is missing from the store; run the same command again")
+        raise _missing(stage, key)
     return files
+
+
+def _missing(stage: str, key: str) -> MissingEntry:
+    return MissingEntry(f"{stage} {key} is missing from the store; run the same command again")

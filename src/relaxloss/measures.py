@@ -30,12 +30,13 @@ def utility(
     test_labels: Ints,
     *,
     distinct: int | None = None,
+    distinct_members: int | None = None,
     level: float = 0.95,
 ) -> list[Row]:
     """Accuracy (top-1, top-5) on test samples, and what differs between members and non-members.
 
-    Where several models were asked about the same samples, `distinct` is how many different test samples there are:
-    the intervals count each once.
+    Where several models were asked about the same samples, `distinct` is how many different test samples there are, and
+    `distinct_members` how many different members: the intervals count each once.
 
     ``top1``, ``top5``, ``train_top1``, ``calibration_error`` in 0..1; ``accuracy_gap`` = train - test;
     ``member_loss``, ``test_loss`` means in nats with their variances; ``loss_gap`` = test - member.
@@ -51,7 +52,7 @@ def utility(
             rows.append(row(name, value, low=low, high=high, n=n))
         else:
             rows.append(row(name, np.nan, n=n, note=f"not measured: there are {test_logits.shape[-1]} classes"))
-    low, high = metrics.accuracy_interval(member_logits, member_labels, level=level)
+    low, high = metrics.wilson(round(member_hits * (distinct_members or members)), distinct_members or members, level)
     rows.append(row("train_top1", member_hits, low=low, high=high, n=members))
     rows.append(row("accuracy_gap", member_hits - test_hits, n=n))
     rows.append(row("calibration_error", metrics.calibration_error(test_logits, test_labels), n=n))
@@ -123,7 +124,7 @@ def decision(
     """
     shadow_scores, shadow_member, shadow_labels = rehearsal
     if np.isnan(shadow_scores).any():
-        why = "not measured: the attack compares with shadows, so that a threshold needs two of them"
+        why = "not measured: the attack compares with shadows, so that a threshold needs one more of them"
         names = ("balanced_accuracy", "balanced_accuracy_per_class")
         return [row(measure, np.nan, n=len(scores), attack=name, note=why) for measure in names]
     one = metrics.best_threshold(shadow_scores, shadow_member)

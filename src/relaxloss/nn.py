@@ -47,8 +47,8 @@ class Criterion(_Settings):
 
 
 def _below_guess(name: str, value: float, logits: torch.Tensor) -> None:
-    """`below_guess` of the logits' classes; logits of another shape are the function's to refuse."""
-    if logits.ndim == 2 and logits.shape[1] > 1:
+    """`below_guess` of the logits' classes; what is no logits, or of another shape, is the function's to refuse."""
+    if isinstance(logits, torch.Tensor) and logits.ndim == 2 and logits.shape[1] > 1:
         below_guess(name, value, logits.shape[1])
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from relaxloss.games import Design
 from relaxloss.jobs import ARRAYS, require
 from relaxloss.plan import Plan, Scored
 from relaxloss.signals import Signals
+from relaxloss.specs import Spec, digest
 from relaxloss.store import Store, unpack_arrays
 from relaxloss.version import __version__
 
@@ -85,7 +87,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 rows.append(head | {"adaptive": None} | item)
             observed = _signals(plan, store, defense, seed, first, labels)
             for which, places in (("member", design.members(first)), ("test", design.test_of(first))):
-                losses = metrics.losses(observed.logits[0, places], labels[places])
+                losses = metrics.losses(observed.plain[places], labels[places])
                 bins = measures.loss_histogram(losses, dataset.num_classes)
                 histograms += [head | {"membership": which} | item for item in bins]
             for adaptive in plan.modes:
@@ -136,7 +138,7 @@ def evaluation_facts(
     history: list[dict[str, float]],
     table: dict[str, tuple[Any, Any]],
     strongest: str,
-    released: tuple[float | None, float | None],
+    released: tuple[float, float],
 ) -> flags.Facts:
     """What is known about the evaluation of one defense, for the flags; `released` is from `_released`."""
     changed_labels, changed_on_repeat = released
@@ -164,6 +166,7 @@ def evaluation_facts(
         auc_intervals={name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()},
         dp="epsilon" in own_facts,
         epsilon=own_facts.get("epsilon"),
+        uncovered=defense.uncovered(plan.dataset.kind),
         delta=own_facts.get("delta"),
         members=int(design.member[design.targets[0]].sum()),
         selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),
@@ -178,10 +181,13 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
     for target in design.targets:
         observed = _signals(plan, store, defense, seed, target, labels)
         for group, places in ((members, design.members(target)), (tests, design.test_of(target))):
-            group.append((observed.logits[0, places], labels[places]))
+            group.append((observed.plain[places], labels[places]))
     parts = [np.concatenate(part) for group in (members, tests) for part in zip(*group, strict=True)]
-    distinct = len(np.unique(np.concatenate([design.test_of(target) for target in design.targets])))
-    return measures.utility(*parts, distinct=distinct, level=plan.experiment.level)
+    distinct, distinct_members = (
+        len(np.unique(np.concatenate([of(target) for target in design.targets])))
+        for of in (design.test_of, design.members)
+    )
+    return measures.utility(*parts, distinct=distinct, distinct_members=distinct_members, level=plan.experiment.level)
 
 
 def _attack_rows(
@@ -246,27 +252,22 @@ def _records(
     margins = []
     for target in design.targets:
         observed = _signals(plan, store, defense, seed, target, labels)
-        margins.append(functional.logit_margin(observed.logits[0, design.asked], labels[design.asked]))
+        margins.append(functional.logit_margin(observed.plain[design.asked], labels[design.asked]))
     return record_room.vulnerability(np.stack(margins), scores.reshape(member.shape), member, design.asked)
 
 
 def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, labels: Any) -> Signals:
     key = plan.signal_keys(defense, seed, row)["plain"]
-    return Signals.join([unpack_arrays(require(store, "signals", key)[ARRAYS])], labels)
+    return Signals.join([jobs.observed(store, key)], labels)
 
 
-def _released(plan: Plan, store: Store, defense: Defense, seed: int, row: int) -> tuple[float | None, float | None]:
+def _released(plan: Plan, store: Store, defense: Defense, seed: int, row: int) -> tuple[float, float]:
     """Shares of samples with another label under the release, and with another answer the second time.
 
-    Both 0 where the network itself is released; None where an older version of this package observed it.
+    Both 0 where the network itself is released.
     """
-    key = plan.signal_keys(defense, seed, row)["plain"]
-    found = unpack_arrays(require(store, "signals", key)[ARRAYS]).get("release")
-    if found is not None:
-        return float(found[0]), float(found[1])
-    if defense.trainer == defense or (defense.snapshot is not None and not isinstance(defense, Composed)):
-        return 0.0, 0.0
-    return None, None if defense.randomised else 0.0
+    found = jobs.observed(store, plan.signal_keys(defense, seed, row)["plain"]).get("release", (0.0, 0.0))
+    return float(found[0]), float(found[1])
 
 
 def names_of(defense: Defense) -> dict[str, str]:
@@ -278,10 +279,20 @@ def names_of(defense: Defense) -> dict[str, str]:
     return {"defense": defense.name, "settings": ",".join(f"{name}={value}" for name, value in values.items())}
 
 
+def code_of(used: Iterable[Spec]) -> dict[str, str]:
+    """By name, the version of each spec's code, and the digest of a third party's."""
+    found: dict[str, str] = {}
+    for each in used:
+        parts = each.parts if isinstance(each, Composed) else (each,)
+        found |= {part.name: " ".join(filter(None, (str(part.version), digest(type(part))))) for part in parts}
+    return found
+
+
 def facts_of(plan: Plan, seconds: float) -> dict[str, Any]:
     """What the result was made of and with."""
     return {
         "experiment": plan.experiment.settings() | {"recipe": plan.recipe.settings()},
+        "code": code_of((*plan.experiment.defenses, *plan.experiment.attacks, plan.recipe.model)),
         "provenance": plan.dataset.provenance,
         "fingerprint": plan.dataset.fingerprint,
         "samples": len(plan.dataset),

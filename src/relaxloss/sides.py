@@ -58,12 +58,13 @@ def label_fit(logits: npt.NDArray[np.floating[Any]], labels: Ints) -> LabelFit |
     return LabelFit(found, chance, claimed, float(scipy.stats.norm.sf((found - chance) * n / deviation)))
 
 
-def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) -> float:
+def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) -> float | None:
     """The share of non-members with the very outputs and label of a member, if that is more than the outputs explain.
 
     Outputs may be coarse (rounded, or the few leaves of a tree): then non-members share theirs with each other as
     well. Only if a member and a non-member agree more than `TWINS` times as often as two non-members do, the share
-    counts; else it is 0. Rows whose probabilities are all 0 or 1 in the outputs' precision are left out.
+    counts; else it cannot be told, which is None, unless no output is shared: 0. Rows whose probabilities are all 0 or
+    1 in the outputs' precision are left out.
 
     Args:
         outputs: ``(N, C)`` logits.
@@ -79,7 +80,9 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
     inside, outside = (np.bincount(codes[side & graded], minlength=len(rows)) for side in (member, ~member))
     n, m = int(member.sum()), int((~member).sum())
     across, within = (inside * outside).sum() / (n * m), (outside * (outside - 1)).sum() / max(m * (m - 1), 1)
-    return float(outside[inside > 0].sum() / m) if across > TWINS * within else 0.0
+    if across == 0:
+        return 0.0
+    return float(outside[inside > 0].sum() / m) if across > TWINS * within else None
 
 
 def copied_rows(x: npt.NDArray[Any], labels: Ints, members: Ints, nonmembers: Ints) -> float | None:

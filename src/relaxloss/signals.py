@@ -7,7 +7,7 @@ others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from relaxloss.data import Dataset
 from relaxloss.errors import UserError, unknown
 from relaxloss.task import Network, predict
 
-VERSION = 1
+VERSION = 2
 TWICE = 256  # samples that are asked twice
 Float = npt.NDArray[np.floating[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -28,36 +28,60 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """Observations of one model on n samples.
+    """Observations of one model on n samples, none of which can be written to.
+
+    What a model answers to all queries about a whole pool can be gigabytes, and an attack looks at dozens of models: so
+    the answers may be a file's, mapped into memory, and those about chosen samples are taken out when they are read.
 
     Attributes:
-        logits: ``(A, n, C)``, the plain query first; log-probabilities where the release gives probabilities.
+        answers: ``(A, m, C)``, logits of the pool, or of the n samples alone; read them by `logits`, `plain`, `query`.
         labels: ``(n,)``.
         gradient_norms: ``(n, 4)``: x-L1, x-L2, w-L1, w-L2 of the cross-entropy, seen by a white-box observer.
         hits: ``(Q, n)`` bool: is the answered label right under each of Q perturbed queries?
+        rows: ``(n,)``, where the samples are among the m answered; None: they are those, in their order.
     """
 
-    logits: Float
+    answers: Float
     labels: npt.NDArray[np.int64]
     gradient_norms: Float | None = None
     hits: npt.NDArray[np.bool_] | None = None
+    rows: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("logits", "labels", "gradient_norms", "hits"):  # one attack must not change what the next one sees
-            array = getattr(self, name)
+        for field in fields(self):
+            array = getattr(self, field.name)
             if array is not None:
-                view = array.view()
-                view.flags.writeable = False
-                object.__setattr__(self, name, view)
+                object.__setattr__(self, field.name, fixed(array))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def queries(self) -> int:
+        """A, in how many ways each sample was asked."""
+        return len(self.answers)
+
+    @property
+    def logits(self) -> Float:
+        """``(A, n, C)``, the plain query first; log-probabilities where the release gives probabilities."""
+        return self.answers if self.rows is None else fixed(self.answers[:, self.rows])
+
+    @property
+    def plain(self) -> Float:
+        """``(n, C)``, the plain query's."""
+        return self.query(0)
+
+    def query(self, number: int) -> Float:
+        """``(n, C)``, that query's."""
+        answers: Float = self.answers[number]
+        return answers if self.rows is None else fixed(answers[self.rows])
 
     def take(self, rows: npt.NDArray[np.int64]) -> Signals:
         """The samples at `rows`."""
         norms = None if self.gradient_norms is None else self.gradient_norms[rows]
         hits = None if self.hits is None else self.hits[:, rows]
-        return Signals(self.logits[:, rows], self.labels[rows], norms, hits)
+        chosen = rows if self.rows is None else self.rows[rows]
+        return Signals(self.answers, self.labels[rows], norms, hits, chosen)
 
     @staticmethod
     def join(parts: Iterable[Mapping[str, npt.NDArray[Any]]], labels: npt.NDArray[np.int64]) -> Signals:
@@ -65,10 +89,15 @@ class Signals:
         arrays: Arrays = {}
         for part in parts:
             arrays |= part
-        logits = arrays["logits"][None]
-        if "augmented" in arrays:
-            logits = np.concatenate([logits, arrays["augmented"]])
+        logits = arrays["augmented"] if len(arrays.get("augmented", ())) else arrays["logits"][None]
         return Signals(logits, labels, arrays.get("gradient_norms"), arrays.get("hits"))
+
+
+def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same numbers, not to be written to: one attack must not change what the next one sees."""
+    view = array.view(np.ndarray)
+    view.flags.writeable = False
+    return view
 
 
 def rows_of(dataset: Dataset) -> torch.Tensor:
@@ -82,11 +111,11 @@ def plain(release: nn.Module, network: Network, dataset: Dataset, labels: npt.ND
 
 
 def augmented(release: nn.Module, network: Network, dataset: Dataset, labels: npt.NDArray[np.int64]) -> Arrays:
-    """``augmented (A - 1, M, C)``: for images 2 flips × 9 shifts {0, ±4}² without the plain one; for rows none."""
+    """``augmented (A, M, C)``: for images 2 flips × 9 shifts {0, ±4}², the plain one first; for rows ``(0, M, C)``."""
     if dataset.kind != "image":
         return {"augmented": np.zeros((0, len(dataset), dataset.num_classes), np.float32)}
     x = rows_of(dataset)
-    views = [(flip, down, right) for flip in (False, True) for down in (0, -4, 4) for right in (0, -4, 4)][1:]
+    views = [(flip, down, right) for flip in (False, True) for down in (0, -4, 4) for right in (0, -4, 4)]
     return {"augmented": np.stack([_ask(release, shifted(x, *view)) for view in views])}
 
 

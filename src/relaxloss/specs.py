@@ -22,6 +22,7 @@ import math
 import pkgutil
 import re
 import sys
+import types
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -61,8 +62,8 @@ def digest(code: Any) -> str:
     """A digest of the source of a third party's class or function, as it was when first seen: code in memory is older
     than a file that was edited and not loaded again.
 
-    Of the whole file that it is in; of its own lines if that is the script, or the notebook, that runs. What the file
-    imports is not looked at. Empty for the package's own code, whose versions are raised by hand.
+    Of the whole file that it is in; if it was typed in, as in a notebook, of its own lines and those of what it names
+    there. What is imported is not looked at. Empty for the package's own code, whose versions are raised by hand.
     """
     if code.__module__.partition(".")[0] == __package__:
         return ""
@@ -73,11 +74,45 @@ def digest(code: Any) -> str:
 
 def _source(code: Any) -> bytes:
     file = getattr(sys.modules.get(code.__module__), "__file__", None)
-    if file is not None and code.__module__ != "__main__":
+    if file is not None and (code.__module__ != "__main__" or _stands_in(code, Path(file))):
         with contextlib.suppress(OSError):  # in an archive, or gone
             return Path(file).read_bytes()
+    return "\n".join(_pieces(code, code.__module__, set())).encode()
+
+
+def _stands_in(code: Any, script: Path) -> bool:
+    """Whether a class or function of the module ``__main__`` is the script's, and was not typed in after it."""
     members = vars(code).values() if isinstance(code, type) else (code,)
-    return "".join(_lines(member) for member in members if inspect.isfunction(member)).encode()
+    places = {member.__code__.co_filename for member in members if inspect.isfunction(member)}
+    return any(Path(place).resolve() == script.resolve() for place in places)
+
+
+def _pieces(code: Any, module: str, seen: set[int]) -> Iterator[str]:
+    """The lines of a class or function, and of all that it names in its own module; plain values by their repr."""
+    code = getattr(code, "__func__", getattr(code, "fget", getattr(code, "func", code)))  # what a decorator wraps
+    if isinstance(code, (bool, int, float, str, bytes, tuple, frozenset, type(None))):
+        yield repr(code)
+    if id(code) in seen or getattr(code, "__module__", None) != module:
+        return
+    seen.add(id(code))
+    if isinstance(code, type):
+        for base in code.__mro__[1:]:
+            yield from _pieces(base, module, seen)
+        for name, member in sorted(vars(code).items()):
+            if inspect.isfunction(member) or not name.startswith("__"):
+                yield name
+                yield from _pieces(member, module, seen)
+    elif inspect.isfunction(code):
+        yield _lines(code)
+        for name in sorted(_names(code.__code__) & code.__globals__.keys()):
+            yield name
+            yield from _pieces(code.__globals__[name], module, seen)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The names that a piece of code, and what is defined within it, looks up."""
+    inner = (value for value in code.co_consts if isinstance(value, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _lines(function: Any) -> str:
@@ -261,6 +296,12 @@ class Registry(Generic[S]):
             other = self._classes.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise UserError(f"{self.kind} {name!r} is registered twice: by {other.__module__} and {cls.__module__}")
+            fields = [key for key, hint in inspect.get_annotations(cls).items() if "ClassVar" not in str(hint)]
+            if fields and "__dataclass_fields__" not in vars(cls):
+                raise UserError(
+                    f"{self.kind} {name!r}: {cls.__name__} has the fields {', '.join(fields)} and is no dataclass, "
+                    "so that nobody could set them: put @dataclass(frozen=True) beneath @register"
+                )
             cls.name = name
             self._classes[name] = cls
             digest(cls)

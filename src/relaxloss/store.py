@@ -110,26 +110,29 @@ class Store:
         shutil.rmtree(self.scratch(key), ignore_errors=True)
 
     def get(self, stage: str, key: str) -> dict[str, bytes] | None:
-        """The entry's files, verified; None if there is none, or with a warning if it is damaged.
+        """The entry's files, verified; None if there is none, or with a warning if it is damaged."""
+        folder = self.verified(stage, key)
+        if folder is None:
+            return None
+        names = json.loads((folder / MANIFEST).read_text())["sha256"]
+        return {name: (folder / name).read_bytes() for name in names}
+
+    def verified(self, stage: str, key: str) -> Path | None:
+        """The entry's directory, whose files are as they were written; None as from `get`.
 
         Nothing is removed: the reader may be a worker, or another machine that cannot see the whole file yet.
         """
         path = self.path(stage, key)
+        if not path.exists():
+            return None
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            files = {name: (path / name).read_bytes() for name in manifest["sha256"].keys()}  # noqa: SIM118 - or fail
-        except FileNotFoundError:
-            if not path.exists():
-                return None
-            files, manifest = {}, {"sha256": {"": ""}}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            files, manifest = {}, {"sha256": {"": ""}}
-        wrong = [
-            n for n, digest in manifest["sha256"].items() if hashlib.sha256(files.get(n, b"")).hexdigest() != digest
-        ]
-        if files and not wrong:
-            return files
-        warnings.warn(f"store: entry {stage}/{key} is damaged; it will be made again", stacklevel=2)
+            hashes = json.loads((path / MANIFEST).read_text())["sha256"]
+            sound = bool(hashes) and all(_digest(path / name) == digest for name, digest in hashes.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            sound = False
+        if sound:
+            return path
+        warnings.warn(f"store: entry {stage}/{key} is damaged; it will be made again", stacklevel=3)
         return None
 
     def has(self, stage: str, key: str) -> bool:
@@ -143,10 +146,8 @@ class Store:
             size = sum(file.stat().st_size for file in folder.iterdir())
             try:
                 manifest = json.loads(manifest_path.read_text())
-                sound = not verify or all(
-                    hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-                    for name, digest in manifest["sha256"].items()
-                )
+                hashes = manifest["sha256"].items()
+                sound = not verify or all(_digest(folder / name) == digest for name, digest in hashes)
                 about = manifest["about"]
             except (ValueError, KeyError, OSError, TypeError, AttributeError):
                 sound, about = False, {}
@@ -179,6 +180,11 @@ def _lock(handle: Any, root: Path) -> None:
     handle.truncate(0)
     handle.write(f"process {os.getpid()}")
     handle.flush()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -225,6 +231,18 @@ def unpack_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
     """The inverse of `pack_arrays`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def pack_array(array: npt.NDArray[Any]) -> bytes:
+    """An array → npy bytes, without pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def map_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """The npy files of a directory by their names, mapped into memory: a page is read when it is looked at."""
+    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
 def pack_weights(state: Mapping[str, torch.Tensor]) -> bytes:

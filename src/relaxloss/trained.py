@@ -313,6 +313,8 @@ def _trained(
         fit.network.load_state_dict(fit.snapshots[defense.snapshot])
     release = defense.release(fit.network.eval(), task).eval()
     facts: dict[str, Any] = dict(fit.facts)
+    if "epsilon" in facts and (lacks := defense.uncovered(data.kind)):
+        facts["epsilon_does_not_cover"] = "; ".join(lacks)
     for name, rows in (("test", split["test"]), ("train", split["members"])):
         if len(rows):
             logits = predict(release, torch.from_numpy(data.x[rows])).numpy()

@@ -26,8 +26,8 @@ class Needs:
         aligned: whether some shadows must have been trained on asked samples (the LiRA game).
         queries: the names of the queries in `relaxloss.signals.QUERIES`.
         population: whether it needs reference samples that are in no model.
-        rehearsal: how many shadows a rehearsal needs: 2 if it compares with shadows, for one cannot be compared with
-            itself.
+        rehearsal: how many shadows a rehearsal needs: one more than the attack if it compares with them, for the one
+            that is the target cannot be compared with itself.
     """
 
     shadows: int = 0
@@ -113,12 +113,12 @@ class Attack(Spec):
 def check(attack: Attack, evidence: Evidence) -> None:
     """A clear error where the evidence lacks what the attack needs."""
     needs = attack.needs
+    if needs.aligned and not evidence.aligned:
+        raise UserError(f"attack {attack.name} needs shadows trained on asked samples: use the game random_halves")
     if len(evidence.shadows) < needs.shadows:
         raise UserError(
             f"attack {attack.name} needs at least {needs.shadows} shadow models, got {len(evidence.shadows)}"
         )
-    if needs.aligned and not evidence.aligned:
-        raise UserError(f"attack {attack.name} needs shadows trained on asked samples: use the game random_halves")
     if needs.population and evidence.population_target is None:
         raise UserError(f"attack {attack.name} needs reference samples that are in no model; the game sets none aside")
     observed = {"white_box": evidence.target.gradient_norms, "perturbed": evidence.target.hits}

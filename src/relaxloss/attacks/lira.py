@@ -34,7 +34,7 @@ class Lira(Attack):
 
     version: ClassVar[int] = 2
     about: ClassVar[str] = "likelihood ratio of the margin, in against out of the shadows (Carlini 2022)"
-    needs: ClassVar[Needs] = Needs(shadows=1, aligned=True, queries=("plain", "augmented"), rehearsal=2)
+    needs: ClassVar[Needs] = Needs(shadows=2, aligned=True, queries=("plain", "augmented"), rehearsal=3)
     online: ClassVar[bool] = True
     statistic: Literal["logit_margin", "hinge"] = "logit_margin"
     variance: Literal["auto", "global", "sample"] = "auto"

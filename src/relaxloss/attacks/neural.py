@@ -60,7 +60,7 @@ class Neural(Attack):
 
     def inputs(self, signals: Signals) -> torch.Tensor:
         """The network's input ``(n, C)``, or ``(n, C + 1)`` with the label's column."""
-        log_p = torch.tensor(signals.logits[0], dtype=torch.float64).log_softmax(1).clamp_min(FLOOR)
+        log_p = torch.tensor(signals.plain, dtype=torch.float64).log_softmax(1).clamp_min(FLOOR)
         columns = [log_p.sort(1, descending=True).values]
         if self.features == "sorted_label":
             columns.append(log_p.gather(1, torch.tensor(signals.labels)[:, None]))

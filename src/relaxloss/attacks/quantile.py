@@ -72,7 +72,7 @@ class Quantile(Attack):
         if len(hinge) > LIMIT:
             some = seeds.rng(evidence.seed, "quantile", "rows").permutation(len(hinge))[:LIMIT]
             x, labels, hinge = x[some], labels[some], hinge[some]
-        asked = functional.hinge(evidence.target.logits[0], evidence.target.labels)
+        asked = functional.hinge(evidence.target.plain, evidence.target.labels)
         hinge, asked = bounded(hinge, asked)
         model = HistGradientBoostingRegressor(
             loss="quantile",
@@ -92,12 +92,12 @@ def _nonmembers(evidence: Evidence, table: Features) -> tuple[Features, npt.NDAr
     """Features, labels and hinge of known non-members: of the target, or else of the shadows."""
     known = evidence.population_target
     if known is not None and len(known):
-        return table[evidence.population], known.labels, functional.hinge(known.logits[0], known.labels)
+        return table[evidence.population], known.labels, functional.hinge(known.plain, known.labels)
     parts = []
     for shadow, member in zip(evidence.shadows, evidence.shadow_member, strict=True):
         places = evidence.fit[~member[evidence.fit]]
         labels = shadow.labels[places]
-        parts.append((table[places], labels, functional.hinge(shadow.logits[0, places], labels)))
+        parts.append((table[places], labels, functional.hinge(shadow.plain[places], labels)))
     if not sum(len(labels) for _, labels, _ in parts):
         raise UserError(
             "attack quantile needs known non-members: reference samples that are in no model, or shadows that lack "

@@ -26,7 +26,7 @@ class Statistics:
 
     def queries(self, signals: Signals) -> Scores:
         """``(A, n)``, one row per query."""
-        return np.stack(self._rows(signals, len(signals.logits)))
+        return np.stack(self._rows(signals, signals.queries))
 
     def plain(self, signals: Signals) -> Scores:
         """``(n,)``, the plain query's."""
@@ -38,8 +38,8 @@ class Statistics:
 
     def _rows(self, signals: Signals, count: int) -> list[Scores]:
         _, rows = self._kept.setdefault(id(signals), (signals, []))
-        for logits in signals.logits[len(rows) : count]:
-            rows.append(self._statistic(logits, signals.labels))
+        for number in range(len(rows), count):
+            rows.append(self._statistic(signals.query(number), signals.labels))
         return rows[:count]
 
 

@@ -22,7 +22,7 @@ class Threshold(Attack):
 
     def score(self, evidence: Evidence) -> Scores:
         """The statistic of every asked sample ``(N,)``."""
-        return type(self).statistic(evidence.target.logits[0], evidence.target.labels)
+        return type(self).statistic(evidence.target.plain, evidence.target.labels)
 
 
 @attacks.register("correctness")

@@ -174,5 +174,6 @@ def _outputs(state: State, samples: Samples, count: int) -> tuple[torch.Tensor, 
     passes = -(-count // len(samples))
     drawn = torch.cat([torch.randperm(len(samples), generator=state.streams["chance"]) for _ in range(passes)])[:count]
     rows, places = drawn.unique(return_inverse=True)
-    logits = training.predict(state.network, samples.x[rows])
+    with state.autocast():
+        logits = training.predict(state.network, samples.x[rows])
     return logits[places], samples.y[drawn]

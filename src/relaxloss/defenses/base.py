@@ -83,10 +83,13 @@ class Defense(Spec):
         """Roughly how long its training takes, where plain training takes 1: orders jobs, tells the time left."""
         return 1.0
 
-    @property
-    def randomised(self) -> bool:
-        """Whether the release answers the same query differently at different times."""
-        return False
+    def uncovered(self, kind: str) -> tuple[str, ...]:
+        """What it releases of the members beside the weights, for the ε of a private training does not cover it.
+
+        Args:
+            kind: of the data set: image, bits or table.
+        """
+        return ()
 
     def above_guess(self, num_classes: int) -> dict[str, float]:
         """The fields in nats that are above log C, which asks for a model that knows less than a guess."""
@@ -198,10 +201,9 @@ class Composed(Defense):
         """The first part's."""
         return self.parts[0].snapshot
 
-    @property
-    def randomised(self) -> bool:
-        """Whether any part is."""
-        return any(part.randomised for part in self.parts)
+    def uncovered(self, kind: str) -> tuple[str, ...]:
+        """All parts'."""
+        return tuple(text for part in self.parts for text in part.uncovered(kind))
 
     def build(self, net: nn.Module) -> nn.Module:
         """The first part's."""

@@ -213,6 +213,10 @@ class MemGuard(Defense):
         """Plain training: the defense acts on the release only."""
         return NONE
 
+    def uncovered(self, kind: str) -> tuple[str, ...]:
+        """The surrogate attacker."""
+        return ("an attacker that was fitted on the members' outputs, within the release",)
+
     def release(self, network: nn.Module, task: Task | None) -> nn.Module:
         """The network behind a `Guard` whose surrogate attacker is fitted on the task's members and reference rows."""
         if self.budget == 0:

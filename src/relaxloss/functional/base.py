@@ -13,6 +13,8 @@ from relaxloss.errors import UserError, unknown
 
 # The label that torch's losses skip. The default, -100, would be skipped in one branch of a loss and fail in another.
 SKIP_NONE = -(2**31)
+# What a setting in numbers may not be. Not the other way round: torch.compile brings numbers of types of its own.
+NO_NUMBERS = (str, NoneType, list, tuple, dict, set)
 
 
 def checked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -33,7 +35,7 @@ def checked(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> float:
     """The setting, if it is a finite number in [low, high]."""
-    if isinstance(value, (str, NoneType)) or not low <= value <= high or value == math.inf:
+    if isinstance(value, NO_NUMBERS) or not low <= value <= high or value == math.inf:
         raise UserError(f"got {name}={value!r}; expected a number from {low} to {high}")
     return value
 

@@ -7,7 +7,6 @@ is closed-form without a backward of our own: log-softmax's turns weights ``w`` 
 from __future__ import annotations
 
 from math import inf, log
-from types import NoneType
 from typing import Literal, get_args
 
 import torch
@@ -15,7 +14,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from relaxloss.errors import UserError, unknown
-from relaxloss.functional.base import SKIP_NONE, checked
+from relaxloss.functional.base import NO_NUMBERS, SKIP_NONE, checked
 
 Flatten = Literal["all", "misclassified", "official"]
 FLATTENS: tuple[Flatten, ...] = get_args(Flatten)
@@ -24,9 +23,9 @@ TINY = 1e-24
 
 def check_settings(alpha: float, flatten: str, upper: float) -> None:
     """Raise `UserError` unless alpha >= 0, 0 < upper <= 1 and `flatten` is known."""
-    if isinstance(alpha, (str, NoneType)) or not alpha >= 0:
+    if isinstance(alpha, NO_NUMBERS) or not alpha >= 0:
         raise UserError(f"got alpha={alpha!r}; expected a mean loss in nats, at least 0 (0: plain training)")
-    if isinstance(upper, (str, NoneType)) or not 0 < upper <= 1:
+    if isinstance(upper, NO_NUMBERS) or not 0 < upper <= 1:
         raise UserError(f"got upper={upper!r}; expected a probability above 0 and at most 1 (1: no bound)")
     if flatten not in FLATTENS:
         raise unknown("flatten", flatten, FLATTENS)

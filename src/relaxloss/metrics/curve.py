@@ -29,7 +29,7 @@ def roc(scores: npt.ArrayLike, member: npt.ArrayLike) -> tuple[Floats, Floats, F
     """
     members, others = groups(scores, member)
     thresholds = np.unique(np.concatenate([members, others]))[::-1]
-    tpr, fpr = (1 - np.searchsorted(np.sort(group), thresholds) / len(group) for group in (members, others))
+    tpr, fpr = ((len(part) - np.searchsorted(np.sort(part), thresholds)) / len(part) for part in (members, others))
     return np.r_[0.0, fpr], np.r_[0.0, tpr], np.r_[np.inf, thresholds]
 
 

@@ -42,7 +42,7 @@ def sentences(audit: Audit) -> list[str]:
     said = doubts(audit)
     if said:
         said.append(f"As given, the strongest attack has an AUC of {area}.")
-    elif worst["auc_low"] > 0.5:
+    elif worst["shown"]:
         said = [f"{sees} can tell members from non-members with an AUC of {area}."]
     else:
         said = [f"{sees} was not shown to tell members from non-members: the strongest attack has an AUC of {area}, "

@@ -57,8 +57,18 @@ def load(out: Path | str) -> Result:
     """
     out = Path(out)
     parts = [part for part in sorted(out.glob("*")) if (part / TABLES["rows"]).is_file()]
-    if parts:
-        return dataclasses.replace(merge([load(part) for part in parts]), out=out)
+    if not parts:
+        return _load_own(out)
+    if (out / TABLES["rows"]).is_file() and "parts" not in _load_own(out).facts:
+        raise UserError(
+            f"{out} is a run itself, and there are runs in it ({', '.join(part.name for part in parts)}); expected the "
+            "one or the other: move those elsewhere, or name the directory of the one that you mean"
+        )
+    return dataclasses.replace(merge([load(part) for part in parts]), out=out)
+
+
+def _load_own(out: Path) -> Result:
+    """The run of that very directory."""
     if not (out / TABLES["rows"]).is_file():
         raise UserError(
             f"{out} is not a run's directory: there is no {TABLES['rows']} in it; give the --out of a finished compare"

@@ -26,7 +26,8 @@ def frontier(result: Result, summary: pd.DataFrame, shares: Sequence[float] = SH
     Each seed is left out in turn. Of a defense's settings that were measured at every seed, and whose mean accuracy
     over the *other* seeds is at least ``share`` times no defense's there, the one with the lowest mean AUC of the
     strongest attack over these seeds is taken, and measured at the seed left out: neither the setting nor its luck was
-    chosen on the samples that the figure is about.
+    chosen on the models that the figure is about. (Seeds split the same pool: most of its samples are asked at others
+    too.)
 
     Columns: ``defense``, ``share``, ``settings`` (what was chosen, most often first, in short form), ``top1`` and
     ``auc``: the means over the seeds left out, with ``_low``, ``_high`` (Student's t) and ``_note``; NaN where at some

@@ -22,7 +22,7 @@ def merge(results: Sequence[Result]) -> Result:
     versions and dates of all parts. The data is the same if its fingerprint is, whatever it is called.
 
     Raises:
-        UserError: the experiments differ in more than `FREE`, or are on other data, or there is none.
+        UserError: the experiments differ in more than `FREE`, are on other data or with other code, or there is none.
     """
     if not results:
         raise UserError("got no result to merge; expected at least one run's directory")
@@ -62,6 +62,13 @@ def _same(first: Result, other: Result) -> None:
                 f"the results do not belong together: {name} is {one.get(name)} in one and {two.get(name)} in "
                 f"another; only {', '.join(FREE)} may differ"
             )
+    one, two = first.facts.get("code", {}), other.facts.get("code", {})
+    for name in one.keys() & two.keys():
+        if one[name] != two[name]:
+            raise UserError(
+                f"the results do not belong together: the code of {name} is not the same (version {one[name]} in one, "
+                f"{two[name]} in another); run both again with the same code"
+            )
 
 
 def _compared(facts: dict[str, Any], fingerprint: bool) -> dict[str, Any]:
@@ -77,6 +84,8 @@ def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
         merged[name] = ", ".join(dict.fromkeys(str(part[name]) for part in parts))
     dates = sorted({str(part["date"]) for part in parts})
     merged["date"] = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    merged["code"] = {name: text for part in reversed(parts) for name, text in part.get("code", {}).items()}
+    merged["parts"] = len(parts)
     merged["seconds"] = round(sum(part["seconds"] for part in parts), 1)
     experiments = [part["experiment"] for part in parts]
     merged["experiment"] = experiments[0] | {

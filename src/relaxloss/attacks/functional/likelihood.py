@@ -51,7 +51,8 @@ def lira(
     groups over the other samples.
     Infinite statistics count as one unit beyond the most extreme finite one of target and shadows.
 
-    Raises UserError for NaN, shapes that do not fit, online without any IN or any OUT, offline without any OUT.
+    Raises UserError for NaN, shapes that do not fit, online if no sample has both an IN and an OUT, offline without any
+    OUT.
     """
     t = shapes.floats("target", target, 1, 2)
     s = shapes.floats("shadows", shadows, 2, 3)
@@ -169,6 +170,11 @@ def _score(t: Floats, inside: _Group, outside: _Group, online: bool, own: bool) 
             "train shadows on random halves, or take the offline attack (online=False), which needs OUT shadows only"
         )
     both = has_in & has_out
+    if t.size and online and not both.any():
+        raise UserError(
+            "no asked sample has both an IN and an OUT shadow, so that nothing tells what its presence does: train two "
+            "shadows or more on random halves, or take the offline attack (online=False)"
+        )
     shift = float(np.mean((inside.mean - outside.mean)[both])) if both.any() else 0.0
     mean_in = np.where(has_in, inside.mean, outside.mean + shift)
     mean_out = np.where(has_out, outside.mean, inside.mean - shift)
