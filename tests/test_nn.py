@@ -197,6 +197,22 @@ def test_labels_of_another_kind_are_refused(targets: Any, said: str) -> None:
             criterion.train()(torch.zeros(3, 4), targets)
 
 
+@pytest.mark.parametrize("criterion", [RelaxLoss(), CRL(), *OTHERS], ids=repr)
+def test_outputs_that_are_no_logits_are_refused_in_words(criterion: Criterion) -> None:
+    criterion = copy.deepcopy(criterion)
+    if isinstance(criterion, Alternating):
+        criterion.set_epoch(0)
+    z, y = batch()
+    with pytest.raises(UserError, match=r"got tuple as logits.*expected tensors"):
+        criterion((z,), y)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", [{"alpha": [1]}, {"upper": (1,)}], ids=repr)
+def test_settings_that_are_no_numbers_are_refused_in_words(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(setting))):
+        RelaxLoss(**setting)
+
+
 def test_settings_are_keyword_only_and_epochs_whole() -> None:
     with pytest.raises(TypeError):
         RelaxLoss(1.0)  # type: ignore[misc]

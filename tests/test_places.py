@@ -77,6 +77,9 @@ def test_an_audit_replaces_its_own_and_no_other(tmp_path: Path, done: Path) -> N
     assert refused.returncode == 2
     assert "the audit of p0.csv" in refused.stderr
     assert call("audit", str(second), "--out", str(out), "--overwrite").returncode == 0
+    assert call("audit", str(second), "--out", str(out), "--coin-flips").returncode == 0
+    assert call("audit", str(second), "--out", str(out), "--coin-flips").returncode == 0
+    assert "a lower bound of ε, from --coin-flips" in call("audit", str(second), "--out", str(out)).stderr
     assert "holds the results of relaxloss compare" in call("audit", str(first), "--out", str(done)).stderr
     assert "holds the results of relaxloss audit" in call("report", str(out)).stderr
 

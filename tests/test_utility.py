@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 import torch
 
-from relaxloss import metrics
+from relaxloss import measures, metrics
 from relaxloss.errors import UserError
 
 # Utility
@@ -50,6 +50,18 @@ def test_top_k_equals_scikit_learn_and_argmax_at_ties() -> None:
     assert metrics.top_k(flat, y, 5) == np.mean(y < 5)  # equal logits give no free credit
     hits = round(400 * metrics.top_k(z, y, 2))
     assert metrics.accuracy_interval(z, y, 2) == metrics.wilson(hits, 400)
+
+
+def test_a_record_that_several_models_answered_for_counts_once_in_the_intervals() -> None:
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(300, 4)), rng.integers(0, 4, 300)
+    rows = {
+        item["measure"]: item
+        for item in measures.utility(logits, labels, logits, labels, distinct=60, distinct_members=30)
+    }
+    for name, count in (("top1", 60), ("train_top1", 30)):
+        low, high = metrics.wilson(round(rows[name]["value"] * count), count)
+        assert (rows[name]["low"], rows[name]["high"], rows[name]["n"]) == (low, high, 300)
 
 
 @pytest.mark.parametrize("bins", [2, 15])

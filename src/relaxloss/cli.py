@@ -432,7 +432,7 @@ def audit(
 
     places.writable(out)
     found = prediction_files.read(predictions, kind=kind, label=label, member=member)  # type: ignore[arg-type]
-    audit_page.keep(out, found, overwrite=overwrite)
+    audit_page.keep(out, found, overwrite=overwrite, coin_flips=coin_flips)
     result = auditing.run(found, name=predictions.stem, adaptive=adaptive, coin_flips=coin_flips)
     path = audit_page.save(result, out)
     if not quiet:

@@ -10,7 +10,7 @@ import altair as alt
 import jinja2
 import markupsafe
 
-from relaxloss import places
+from relaxloss import onerun, places
 from relaxloss.auditing import Audit
 from relaxloss.predictions import Predictions
 from relaxloss.report import audit_words, drawing, words
@@ -32,8 +32,9 @@ def save(audit: Audit, out: Path | str) -> Path:
     return audit.to_html(out / NAME)
 
 
-def keep(out: Path, found: Predictions, *, overwrite: bool) -> None:
-    """A clear error if the directory holds the audit of another file, which the audit of this one would replace."""
+def keep(out: Path, found: Predictions, *, overwrite: bool, coin_flips: bool = False) -> None:
+    """A clear error if the directory holds the audit of another file, which the audit of this one would replace, or
+    one with a bound of ε, which this one will not have."""
 
     def lost(there: dict[str, Any]) -> str:
         source, mine = there["facts"]["source"], dict(found.source)
@@ -41,7 +42,10 @@ def keep(out: Path, found: Predictions, *, overwrite: bool) -> None:
             return f"the audit of {source.get('file', 'other arrays')}"
         usual = {"label": "label", "member": "member", "kind": "auto"}
         other = [name for name, plain in usual.items() if (source.get(name) or plain) != (mine.get(name) or plain)]
-        return f"the audit of {source.get('file')} with another {' and '.join(other)}" if other else ""
+        if other:
+            return f"the audit of {source.get('file')} with another {' and '.join(other)}"
+        bounds = [row["value"] for row in there["rows"] if row["measure"] == onerun.MEASURE]
+        return "a lower bound of ε, from --coin-flips" if bounds and bounds[0] is not None and not coin_flips else ""
 
     places.keep(out, "audit", lost, overwrite)
 
