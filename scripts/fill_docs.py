@@ -210,12 +210,13 @@ def _origin(folder: Path, result: Any) -> str:
     facts = result.facts
     seeds = facts["experiment"]["seeds"]
     note = note_of(folder)
+    precisions = f"precision {facts['precision']}, " if ", " in facts.get("precision", "") else ""
     settings = ", ".join(f"`{each.relative_to(ROOT).as_posix()}`" for each in specs(folder))
     return (
         f"\n{note and note + '. '}{facts['provenance']}; "
         f"{facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
         f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
-        f"{facts['date']}; all settings: {settings}.\n"
+        f"{precisions}{facts['date']}; all settings: {settings}.\n"
     )
 
 

@@ -52,6 +52,13 @@ def test_what_does_not_belong_together_is_refused() -> None:
         other = replace(first, facts=first.facts | {"experiment": first.facts["experiment"] | change})
         with pytest.raises(UserError, match=f"do not belong together: {name} is"):
             report.merge([first, other])
+    parts = [
+        replace(
+            each, facts=each.facts | {"experiment": each.facts["experiment"] | {"recipe": {"precision": precision}}}
+        )
+        for each, precision in ((first, "float32"), (part({(NONE, 1): 0.6}, [1]), "bf16"))
+    ]
+    assert report.merge([*parts, parts[0]]).facts["precision"] == "float32, bf16"  # as machines have it, and said
     with pytest.raises(UserError, match="no result to merge"):
         report.merge([])
 

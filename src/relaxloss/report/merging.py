@@ -19,7 +19,8 @@ def merge(results: Sequence[Result]) -> Result:
     """The union of the results' defenses and seeds.
 
     Where two parts hold the same defense, settings and seed, the first part's is taken, whole. The facts say the
-    versions and dates of all parts. The data is the same if its fingerprint is, whatever it is called.
+    versions and dates of all parts, and the precisions that they were trained in, which may differ as machines do. The
+    data is the same if its fingerprint is, whatever it is called.
 
     Raises:
         UserError: the experiments differ in more than `FREE`, are on other data or with other code, or there is none.
@@ -73,9 +74,10 @@ def _same(first: Result, other: Result) -> None:
 
 def _compared(facts: dict[str, Any], fingerprint: bool) -> dict[str, Any]:
     """What must be equal. Runs of a version that wrote no fingerprint have only the data's name and size."""
+    recipe = {name: value for name, value in facts["experiment"]["recipe"].items() if name != "precision"}
     if not fingerprint:
-        return {**facts["experiment"], "samples": facts["samples"]}
-    return {**facts["experiment"], "dataset": f"data of the fingerprint {facts['fingerprint']}"}
+        return {**facts["experiment"], "recipe": recipe, "samples": facts["samples"]}
+    return {**facts["experiment"], "recipe": recipe, "dataset": f"data of the fingerprint {facts['fingerprint']}"}
 
 
 def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -84,6 +86,8 @@ def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
         merged[name] = ", ".join(dict.fromkeys(str(part[name]) for part in parts))
     dates = sorted({str(part["date"]) for part in parts})
     merged["date"] = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    precisions = [part.get("precision", part["experiment"]["recipe"].get("precision")) for part in parts]
+    merged["precision"] = ", ".join(dict.fromkeys(filter(None, precisions)))
     merged["code"] = {name: text for part in reversed(parts) for name, text in part.get("code", {}).items()}
     merged["parts"] = len(parts)
     merged["seconds"] = round(sum(part["seconds"] for part in parts), 1)
