@@ -79,8 +79,9 @@ def test_drawings_depend_on_the_seed_alone(game: FiveFolds) -> None:
 
 
 def test_bad_games_are_explained() -> None:
-    with pytest.raises(UserError, match="at least 10"):
-        FiveFolds().draw(LABELS[:5], 5, 0)
+    FiveFolds().draw(LABELS[:25], 5, 0)
+    with pytest.raises(UserError, match="at least 25"):
+        FiveFolds().draw(LABELS[:24], 5, 0)
     with pytest.raises(UserError, match="no more canaries"):
         RandomHalves(canaries=5000).draw(LABELS, 5, 0)
     with pytest.raises(UserError, match="did you mean 'five_folds'"):

@@ -104,8 +104,9 @@ def test_fitting_on_half_of_the_asked_samples_tells_nothing_about_the_target() -
 
 
 def test_too_few_samples_are_explained() -> None:
-    with pytest.raises(UserError, match="at least 20"):
-        TuningFolds(reference=True).draw(LABELS[:10], 5, 0)
+    TuningFolds(reference=True).draw(LABELS[:45], 5, 0)
+    with pytest.raises(UserError, match="at least 45"):
+        TuningFolds(reference=True).draw(LABELS[:44], 5, 0)
 
 
 # The search, without training

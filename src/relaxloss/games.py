@@ -60,6 +60,9 @@ class Design:
         return self.test if len(self.test) else self.asked[~self.member[row, self.asked]]
 
 
+FEWEST = 5  # members, and non-members, of whom anything can be said
+
+
 @dataclass(frozen=True)
 class Game(Spec):
     """Base of the games. A subclass overrides `draw`.
@@ -100,8 +103,8 @@ def permuted(size: int, seed: int) -> Indices:
 def five_folds(samples: int, seed: int) -> list[Indices]:
     """The seed's partition of a pool into five equal folds; up to four samples are in none."""
     size = samples // 5
-    if size < 2:
-        raise UserError(f"FiveFolds got {samples} samples; expected at least 10, better thousands")
+    if size < FEWEST:
+        raise UserError(f"FiveFolds got {samples} samples; expected at least {5 * FEWEST}, better thousands")
     order = permuted(samples, seed)
     return [np.sort(order[k * size : (k + 1) * size]) for k in range(5)]
 
@@ -273,8 +276,8 @@ class TuningFolds(Game):
         pool = np.concatenate(five_folds(len(labels), seed)[2:])
         count = 5 if self.reference else 3
         size = len(pool) // count
-        if size < 2:
-            raise UserError(f"TuningFolds got {len(labels)} samples; expected at least 20, better thousands")
+        if size < FEWEST:  # only possible with a reference set
+            raise UserError(f"TuningFolds got {len(labels)} samples; expected at least 45, better thousands")
         if self.drawing or self.reference:
             pool = seeds.rng(seed, "game", "tuning", self.drawing).permutation(pool)
         folds = [np.sort(pool[k * size : (k + 1) * size]) for k in range(count)]
