@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -115,11 +116,13 @@ def test_code_that_is_typed_in_has_a_digest_of_its_own_lines() -> None:
 TYPED = """
 import functools
 SCALE = {scale}
+TABLE = dict(a=[{table}, len], b=frozenset("abc"))
+TABLE["itself"] = TABLE
 class Base:
     def shared(self):
         return {base}
 def helper(z):
-    return SCALE * z
+    return SCALE * z + TABLE["a"][0]
 class Typed(Base):
     SIGN = {sign}
     @staticmethod
@@ -135,14 +138,14 @@ class Typed(Base):
     def kept(self):
         return {kept}
     def loss(self, z):
-        return (lambda: self.SIGN * helper(z))()
+        return (lambda: {inner} * self.SIGN * helper(z))()
 """
 
 
-@pytest.mark.parametrize("change", ["scale", "base", "sign", "static", "made", "half", "kept"])
+@pytest.mark.parametrize("change", ["scale", "table", "base", "sign", "static", "made", "half", "kept", "inner"])
 def test_the_digest_of_what_is_typed_in_knows_all_that_it_is_made_of(change: str) -> None:
     """Constants, helpers, bases, and methods of every kind: an edit of any of them makes other results."""
-    plain = dict.fromkeys(["scale", "base", "sign", "static", "made", "half", "kept"], 1)
+    plain = dict.fromkeys(["scale", "table", "base", "sign", "static", "made", "half", "kept", "inner"], 1)
 
     def made(numbers: dict[str, int]) -> type:
         names: dict[str, type] = {"__name__": "__main__"}  # type: ignore[dict-item]
@@ -150,6 +153,19 @@ def test_the_digest_of_what_is_typed_in_knows_all_that_it_is_made_of(change: str
         return names["Typed"]
 
     assert digest(made(plain)) == digest(made(plain)) != digest(made(plain | {change: 2}))
+
+
+def test_the_digest_of_what_is_typed_in_is_the_same_in_every_process() -> None:
+    names = dict.fromkeys(["scale", "table", "base", "sign", "static", "made", "half", "kept", "inner"], 1)
+    text = "from relaxloss.specs import digest\n" + TYPED.format(**names) + "print(digest(Typed))"
+    found = {
+        subprocess.run(
+            [sys.executable, "-"], input=text, capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "123"
+    }  # fmt: skip
+    assert len(found) == 1
 
 
 def test_a_script_that_runs_is_digested_whole(tmp_path: Path) -> None:

@@ -90,12 +90,19 @@ def _stands_in(code: Any, script: Path) -> bool:
 def _pieces(code: Any, module: str, seen: set[int]) -> Iterator[str]:
     """The lines of a class or function, and of all that it names in its own module; plain values by their repr."""
     code = getattr(code, "__func__", getattr(code, "fget", getattr(code, "func", code)))  # what a decorator wraps
-    if isinstance(code, (bool, int, float, str, bytes, tuple, frozenset, type(None))):
+    if isinstance(code, (bool, int, float, str, bytes, type(None))):
         yield repr(code)
-    if id(code) in seen or getattr(code, "__module__", None) != module:
+        return
+    container = isinstance(code, (list, tuple, dict, set, frozenset))
+    if id(code) in seen or not (container or getattr(code, "__module__", None) == module):
         return
     seen.add(id(code))
-    if isinstance(code, type):
+    if isinstance(code, (set, frozenset)):  # in an order that is the same in every process
+        yield from sorted(piece for value in code for piece in _pieces(value, module, seen))
+    elif container:
+        for value in (part for item in code.items() for part in item) if isinstance(code, dict) else code:
+            yield from _pieces(value, module, seen)
+    elif isinstance(code, type):
         for base in code.__mro__[1:]:
             yield from _pieces(base, module, seen)
         for name, member in sorted(vars(code).items()):
@@ -119,9 +126,13 @@ def _lines(function: Any) -> str:
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):  # typed in where nothing keeps the lines
-        compiled = function.__code__
-        plain_constants = [value for value in compiled.co_consts if isinstance(value, (int, float, str, bytes))]
-        return repr((compiled.co_code, compiled.co_names, plain_constants))
+        return _compiled(function.__code__)
+
+
+def _compiled(code: types.CodeType) -> str:
+    plain_constants = [value for value in code.co_consts if isinstance(value, (int, float, str, bytes))]
+    inner = [_compiled(value) for value in code.co_consts if isinstance(value, types.CodeType)]
+    return repr((code.co_code, code.co_names, plain_constants, inner))
 
 
 @functools.cache
