@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from scipy import stats
 
 from attack_worlds import NAMES, World, quick
-from relaxloss import metrics
+from relaxloss import metrics, signals
 from relaxloss.attacks import SETS, Attack, Evidence, check, functional, parse
 from relaxloss.attacks.quantile import features
 from relaxloss.attacks.shadows import circle
@@ -36,20 +37,20 @@ def worlds(attack: Attack) -> Iterator[World]:
         if not unmet(attack, game):
             yield World(game, 100, 1, classes=3)
     extreme = World(RandomHalves(models=4), 100, 2, classes=3)
-    for place, signals in enumerate(extreme.signals):
-        rows, labels, logits = np.arange(0, 100, 4), extreme.dataset.y, signals.logits.copy()
+    for place, seen in enumerate(extreme.signals):
+        rows, labels, logits = np.arange(0, 100, 4), extreme.dataset.y, seen.logits.copy()
         logits[0, rows, labels[rows]] = -np.inf  # the label is impossible
         certain = np.arange(1, 100, 4)
         keep = logits[0, certain, labels[certain]]
         logits[0, certain] = -np.inf
         logits[0, certain, labels[certain]] = keep  # the label is certain
-        extreme.signals[place] = replace(signals, answers=logits)
+        extreme.signals[place] = replace(seen, answers=logits)
     yield extreme
     same = World(RandomHalves(models=4), 100, 3, classes=3)
-    for place, signals in enumerate(same.signals):
-        arrays = {name: getattr(signals, name) for name in ("answers", "gradient_norms", "hits")}
+    for place, seen in enumerate(same.signals):
+        arrays = {name: getattr(seen, name) for name in ("answers", "gradient_norms", "hits")}
         flat = {name: np.full_like(array, array.reshape(-1)[0]) for name, array in arrays.items()}
-        same.signals[place] = replace(signals, **flat)
+        same.signals[place] = replace(seen, **flat)
     yield same
 
 
@@ -351,8 +352,8 @@ def test_one_shadow_is_not_compared_with_itself(blobs: Dataset, tmp_path: Path) 
 
 def test_an_attack_cannot_change_what_the_next_one_sees() -> None:
     evidence = World(FiveFolds(), 100, 1).evidence(0)
-    for signals in (evidence.target, *evidence.shadows):
-        for array in (signals.logits, signals.labels, signals.gradient_norms, signals.hits):
+    for seen in (evidence.target, *evidence.shadows):
+        for array in (seen.logits, seen.labels, seen.gradient_norms, seen.hits):
             with pytest.raises(ValueError, match="read-only"):
                 array[...] = 0  # type: ignore[index]
 
@@ -370,6 +371,11 @@ def test_lira_holds_the_answers_of_one_model_at_a_time(tmp_path: Path) -> None:
         store.put("signals", f"m{row}", files, {})
         keys[row] = (f"m{row}",)
     job = ScoreJob(tmp_path, dataset, game, 0, keys, keys, (("k", parse("lira")), ("o", parse("lira_offline"))))
+    files_open = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    held = [Signals.join([signals.read(store.path("signals", key))], dataset.y) for (key,) in keys.values()]
+    if files_open:
+        assert len(os.listdir("/proc/self/fd")) == files_open, "hundreds of models may be more than may be open"
+    np.testing.assert_array_equal(held[-1].logits, answers)
     tracemalloc.start()
     try:
         produced = score(job)
@@ -378,3 +384,25 @@ def test_lira_holds_the_answers_of_one_model_at_a_time(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert not produced.failures
     assert peak < answers.nbytes, f"{peak / answers.nbytes} times what one of {game.models} models answers"
+
+
+def test_answers_in_a_file_are_those_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    answers, labels = rng.normal(size=(3, 20, 4)).astype(np.float32), rng.integers(0, 4, 20)
+    rows = np.array([7, 3, 3, 19])
+    for name, array, whole in (("augmented", answers, answers), ("logits", answers[0], answers[:1])):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.save(folder / f"{name}.npy", array)
+        seen = Signals.join([signals.read(folder)], labels)
+        assert seen.queries == len(whole)
+        np.testing.assert_array_equal(seen.logits, whole)
+        np.testing.assert_array_equal(seen.plain, whole[0])
+        for taken in (seen.take(rows), Signals(whole, labels).take(rows), seen.take(slice(2, None)).take(rows - 2)):
+            np.testing.assert_array_equal(taken.logits, whole[:, rows])
+            np.testing.assert_array_equal(taken.query(len(whole) - 1), whole[-1, rows])
+            np.testing.assert_array_equal(taken.labels, labels[rows])
+        odd = np.arange(20) % 2 == 1
+        np.testing.assert_array_equal(seen.take(odd).take(odd[:10]).plain, whole[0, odd][odd[:10]])
+    np.save(tmp_path / "logits" / "augmented.npy", answers[:0])  # of rows that have no augmented queries
+    np.testing.assert_array_equal(Signals.join([signals.read(tmp_path / "logits")], labels).logits, answers[:1])

@@ -81,9 +81,9 @@ class Game(Spec):
         return True
 
     @property
-    def shadow_count(self) -> int:
-        """How many shadows each target is attacked with."""
-        return 1
+    def shadow_count(self) -> int | None:
+        """How many shadows each target is attacked with; None: only a drawing tells."""
+        return None
 
     @property
     def brief(self) -> str:
@@ -265,6 +265,11 @@ class TuningFolds(Game):
     drawing: NonNegativeInt = 0
     swapped: bool = False
     reference: bool = False
+
+    @property
+    def shadow_count(self) -> int:
+        """One."""
+        return 1
 
     @property
     def sets_aside(self) -> bool:

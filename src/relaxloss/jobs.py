@@ -28,7 +28,7 @@ from relaxloss.defenses import Defense
 from relaxloss.errors import UserError, told
 from relaxloss.games import Design, Game
 from relaxloss.signals import Signals
-from relaxloss.store import MissingEntry, Store, map_arrays, pack_array, pack_arrays, pack_weights, unpack_weights
+from relaxloss.store import MissingEntry, Store, pack_array, pack_arrays, pack_weights, unpack_weights
 from relaxloss.task import Network, Recipe, Samples, Task, make_network
 from relaxloss.training import Fit, Progress, Session
 
@@ -303,7 +303,7 @@ def observed(store: Store, key: str) -> Mapping[str, Any]:
     folder = store.verified("signals", key)
     if folder is None:
         raise _missing("signals", key)
-    return map_arrays(folder)
+    return signals.read(folder)
 
 
 def require(store: Store, stage: str, key: str) -> Files:

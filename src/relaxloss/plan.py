@@ -110,7 +110,7 @@ def unmet(attack: Attack, game: Game) -> str:
         return "shadows trained on asked samples (the game random_halves has them)"
     if attack.needs.population and not game.sets_aside:
         return "reference samples that are in no model (give the game a reference share)"
-    if attack.needs.shadows > game.shadow_count:
+    if game.shadow_count is not None and attack.needs.shadows > game.shadow_count:
         return f"{attack.needs.shadows} shadows or more (the game has {game.shadow_count})"
     return ""
 

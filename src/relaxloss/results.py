@@ -279,12 +279,12 @@ def names_of(defense: Defense) -> dict[str, str]:
     return {"defense": defense.name, "settings": ",".join(f"{name}={value}" for name, value in values.items())}
 
 
-def code_of(used: Iterable[Spec]) -> dict[str, str]:
-    """By name, the version of each spec's code, and the digest of a third party's."""
+def code_of(**used: Iterable[Spec]) -> dict[str, str]:
+    """By kind and name, the version of each spec's code, and the digest of a third party's."""
     found: dict[str, str] = {}
-    for each in used:
-        parts = each.parts if isinstance(each, Composed) else (each,)
-        found |= {part.name: " ".join(filter(None, (str(part.version), digest(type(part))))) for part in parts}
+    for kind, each in ((kind, each) for kind, group in used.items() for each in group):
+        for part in each.parts if isinstance(each, Composed) else (each,):
+            found[f"{kind} {part.name}"] = " ".join(filter(None, (str(part.version), digest(type(part)))))
     return found
 
 
@@ -292,7 +292,12 @@ def facts_of(plan: Plan, seconds: float) -> dict[str, Any]:
     """What the result was made of and with."""
     return {
         "experiment": plan.experiment.settings() | {"recipe": plan.recipe.settings()},
-        "code": code_of((*plan.experiment.defenses, *plan.experiment.attacks, plan.recipe.model)),
+        "code": code_of(
+            defense=plan.experiment.defenses,
+            attack=plan.experiment.attacks,
+            game=(plan.experiment.game,),
+            model=(plan.recipe.model,),
+        ),
         "provenance": plan.dataset.provenance,
         "fingerprint": plan.dataset.fingerprint,
         "samples": len(plan.dataset),

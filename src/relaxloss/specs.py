@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import dis
 import functools
 import hashlib
 import importlib
@@ -36,6 +37,7 @@ from relaxloss.errors import UserError, told, unknown
 S = TypeVar("S", bound="Spec")
 PLUGINS = "relaxloss.plugins"
 Written = str | Mapping[str, Any]  # a spec as its string or its dict
+CONSTANT = re.compile(r"\b(ClassVar|Final)\b")  # annotations of what is no field
 DIGESTS: dict[Any, str] = {}  # of all third parties' code so far, see `digest`
 
 
@@ -59,67 +61,77 @@ else:
 
 
 def digest(code: Any) -> str:
-    """A digest of the source of a third party's class or function, as it was when first seen: code in memory is older
-    than a file that was edited and not loaded again.
+    """A digest of the source of a third party's class or function.
 
-    Of the whole file that it is in; if it was typed in, as in a notebook, of its own lines and those of what it names
+    Of the whole file that it is in, as it was when first seen: code in memory is older than a file that was edited and
+    not loaded again. In a script or a notebook also of its own lines, as they are now, and of those of what it names
     there. What is imported is not looked at. Empty for the package's own code, whose versions are raised by hand.
     """
     if code.__module__.partition(".")[0] == __package__:
         return ""
-    if code not in DIGESTS:
-        DIGESTS[code] = hashlib.sha256(_source(code)).hexdigest()[:12]
+    if code.__module__ == "__main__":
+        source = _file("__main__") + "\n".join(_pieces(code, "__main__", {})).encode()
+    elif code not in DIGESTS:
+        source = _file.__wrapped__(code.__module__) or "\n".join(_pieces(code, code.__module__, {})).encode()
+    else:
+        return DIGESTS[code]
+    DIGESTS[code] = hashlib.sha256(source).hexdigest()[:12]
     return DIGESTS[code]
 
 
-def _source(code: Any) -> bytes:
-    file = getattr(sys.modules.get(code.__module__), "__file__", None)
-    if file is not None and (code.__module__ != "__main__" or _stands_in(code, Path(file))):
-        with contextlib.suppress(OSError):  # in an archive, or gone
-            return Path(file).read_bytes()
-    return "\n".join(_pieces(code, code.__module__, set())).encode()
+@functools.cache
+def _file(module: str) -> bytes:
+    """The file of a loaded module; nothing if there is none, or it is in an archive, or gone."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    with contextlib.suppress(OSError):
+        return Path(file).read_bytes() if file is not None else b""
+    return b""
 
 
-def _stands_in(code: Any, script: Path) -> bool:
-    """Whether a class or function of the module ``__main__`` is the script's, and was not typed in after it."""
-    members = vars(code).values() if isinstance(code, type) else (code,)
-    places = {member.__code__.co_filename for member in members if inspect.isfunction(member)}
-    return any(Path(place).resolve() == script.resolve() for place in places)
-
-
-def _pieces(code: Any, module: str, seen: set[int]) -> Iterator[str]:
+def _pieces(value: Any, module: str, seen: dict[int, Any]) -> Iterator[str]:
     """The lines of a class or function, and of all that it names in its own module; plain values by their repr."""
-    code = getattr(code, "__func__", getattr(code, "fget", getattr(code, "func", code)))  # what a decorator wraps
-    if isinstance(code, (bool, int, float, str, bytes, type(None))):
-        yield repr(code)
+    if isinstance(value, (bool, int, float, str, bytes, type(None))):
+        yield repr(value)
         return
-    container = isinstance(code, (list, tuple, dict, set, frozenset))
-    if id(code) in seen or not (container or getattr(code, "__module__", None) == module):
+    if id(value) in seen:
         return
-    seen.add(id(code))
-    if isinstance(code, (set, frozenset)):  # in an order that is the same in every process
-        yield from sorted(piece for value in code for piece in _pieces(value, module, seen))
-    elif container:
-        for value in (part for item in code.items() for part in item) if isinstance(code, dict) else code:
-            yield from _pieces(value, module, seen)
-    elif isinstance(code, type):
-        for base in code.__mro__[1:]:
-            yield from _pieces(base, module, seen)
-        for name, member in sorted(vars(code).items()):
-            if inspect.isfunction(member) or not name.startswith("__"):
-                yield name
-                yield from _pieces(member, module, seen)
-    elif inspect.isfunction(code):
-        yield _lines(code)
-        for name in sorted(_names(code.__code__) & code.__globals__.keys()):
-            yield name
-            yield from _pieces(code.__globals__[name], module, seen)
+    seen[id(value)] = value  # and kept, so that no id is used twice
+    parts: Iterable[Any] = ()
+    if isinstance(value, (set, frozenset)):  # in an order that is the same in every process
+        yield from sorted(piece for part in value for piece in _pieces(part, module, seen))
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    elif isinstance(value, dict):
+        parts = (part for item in value.items() for part in item)
+    elif isinstance(value, (staticmethod, classmethod)):
+        parts = (value.__func__,)
+    elif isinstance(value, property):
+        parts = (value.fget, value.fset)
+    elif isinstance(value, functools.cached_property):
+        parts = (value.func,)
+    elif isinstance(value, functools.partial):
+        parts = (value.func, value.args, value.keywords)
+    elif isinstance(value, type):
+        if value.__module__ == module:
+            own = {name: part for name, part in vars(value).items() if inspect.isfunction(part) or name[:2] != "__"}
+            parts = (*value.__mro__[1:], own)
+    elif inspect.isfunction(value):
+        if value.__module__ == module:
+            yield _lines(value)
+            names = sorted(_names(value.__code__) & value.__globals__.keys())
+            cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+            wrapped = vars(value).get("__wrapped__")
+            parts = ({name: value.__globals__[name] for name in names}, cells, value.__defaults__, wrapped)
+    elif type(value).__module__ == module:  # an object of a class that is defined there
+        parts = (type(value), vars(value) if hasattr(type(value), "__dict__") else ())
+    for part in parts:
+        yield from _pieces(part, module, seen)
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The names that a piece of code, and what is defined within it, looks up."""
-    inner = (value for value in code.co_consts if isinstance(value, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    """The global names that a piece of code, and what is defined within it, looks up."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*(_names(value) for value in code.co_consts if isinstance(value, types.CodeType)))
 
 
 def _lines(function: Any) -> str:
@@ -307,11 +319,13 @@ class Registry(Generic[S]):
             other = self._classes.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise UserError(f"{self.kind} {name!r} is registered twice: by {other.__module__} and {cls.__module__}")
-            fields = [key for key, hint in inspect.get_annotations(cls).items() if "ClassVar" not in str(hint)]
+            known = {key for base in cls.__mro__[1:] for key in inspect.get_annotations(base)}
+            hints = inspect.get_annotations(cls)
+            fields = [key for key, hint in hints.items() if key not in known and not CONSTANT.search(str(hint))]
             if fields and "__dataclass_fields__" not in vars(cls):
                 raise UserError(
                     f"{self.kind} {name!r}: {cls.__name__} has the fields {', '.join(fields)} and is no dataclass, "
-                    "so that nobody could set them: put @dataclass(frozen=True) beneath @register"
+                    "so that nobody could set them: write @dataclass(frozen=True) between @register and the class"
                 )
             cls.name = name
             self._classes[name] = cls

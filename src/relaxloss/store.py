@@ -128,7 +128,9 @@ class Store:
         try:
             hashes = json.loads((path / MANIFEST).read_text())["sha256"]
             sound = bool(hashes) and all(_digest(path / name) == digest for name, digest in hashes.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # too many open files: nothing is said of this one
             sound = False
         if sound:
             return path
@@ -238,11 +240,6 @@ def pack_array(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-
-
-def map_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """The npy files of a directory by their names, mapped into memory: a page is read when it is looked at."""
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
 
 
 def pack_weights(state: Mapping[str, torch.Tensor]) -> bytes:

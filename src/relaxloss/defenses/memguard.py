@@ -214,7 +214,9 @@ class MemGuard(Defense):
         return NONE
 
     def uncovered(self, kind: str) -> tuple[str, ...]:
-        """The surrogate attacker."""
+        """The surrogate attacker, if there is one."""
+        if not self.budget:
+            return ()
         return ("an attacker that was fitted on the members' outputs, within the release",)
 
     def release(self, network: nn.Module, task: Task | None) -> nn.Module:
