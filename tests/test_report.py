@@ -367,8 +367,24 @@ def test_the_tradeoff_draws_the_table_along_the_sweep() -> None:
     assert [p["order"] for p in points] == [0, 1, 2, 3]
     assert [p["auc"] for p in points] == pytest.approx([0.83, 0.8, 0.75, 0.65])
     assert [p["accuracy"] for p in points] == pytest.approx([52.8, 52.5, 52.0, 51.0])
+    assert [p["text"] for p in points] == ["0.2", "0.5", "1", "2"]
     assert "31 settings of 15 methods" in figure.caption
     assert "n = 2,000 asked samples, 1,000 test samples, 1 seed" in figure.caption
+
+
+def test_labels_that_would_lie_over_each_other_are_left_out() -> None:
+    settings = [f"alpha={alpha}" for alpha in (0.1, 0.2, 0.5, 1.0)]
+    rows = [
+        row
+        for name, top1, auc in zip(settings, (0.5, 0.502, 0.6, 0.5), (0.9, 0.895, 0.9, 0.6), strict=True)
+        for row in rows_of(("relaxloss", name), top1=top1, adaptive=auc)
+    ]
+    result = result_of(rows)
+    figure = charts.tradeoff(result, report.summary(result))
+    assert figure is not None
+    assert [(p["label"], p["text"]) for p in figure.spec["datasets"]["points"]] == [
+        ("0.1", "0.1"), ("0.2", ""), ("0.5", "0.5"), ("1", "1"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("cls", [cls for cls in defenses.defenses if cls.sweep], ids=lambda cls: cls.name)

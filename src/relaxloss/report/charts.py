@@ -48,6 +48,7 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     lowest = min(point[name] for point in points for name in ("auc", "auc_low") if math.isfinite(point[name]))
     scale = alt.Scale(domain=[min(lowest, 0.48) - 0.01, 1.01], nice=False, zero=False)
     axis = alt.Axis(values=[tenth / 10 for tenth in range(11)], format=".1f")
+    _label(points, 1.01 - lowest)
     base = alt.Chart().encode(
         x=alt.X("auc:Q", title="AUC of the strongest attack", scale=scale, axis=axis),
         y=alt.Y("accuracy:Q", title="test accuracy (%)", scale=alt.Scale(zero=False, padding=12)),
@@ -62,7 +63,7 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     layers.append(base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape(table["defense"])))
     own = table.loc[table["defense"] == "relaxloss", "label"]
     if len(own) > 1:
-        texts = base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(text="label:N")
+        texts = base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(text="text:N")
         layers.append(texts.transform_filter(alt.FieldEqualPredicate(field="defense", equal=words.title("relaxloss"))))
     spec = finished(_facet(layers, "points", panels, 320), points=points, guess=[{"x": 0.5}])
     varying = ", ".join(dict.fromkeys(name for label in own for name, _ in words.fields(label)))
@@ -70,11 +71,34 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
         f"Test accuracy against the AUC of the strongest attack, for {_count(len(table), 'setting')} of "
         f"{_count(table['defense'].nunique(), 'method')}. Further up is more useful, further left is more private; "
         "0.5 (dashed) is guessing."
-        + (f" Numbers beside RelaxLoss: {varying}." if len(own) > 1 else "")
+        + (f" Numbers beside RelaxLoss, where there is room: {varying}." if len(own) > 1 else "")
         + (f" Bars: {'; '.join(dict.fromkeys(table['interval']))}." if barred else "")
         + _samples(result, "asked", "tested")
     )
     return Figure("tradeoff", spec, caption)
+
+
+def _label(points: Records, width: float) -> None:
+    """Give RelaxLoss's points their label as ``text``, in the sweep's order, where it lies over no other.
+
+    Args:
+        points: of the trade-off.
+        width: of the axis of the AUC.
+    """
+    accuracies = [float(point["accuracy"]) for point in points]
+    room_x, room_y = 0.016 * width, 0.04 * (max(accuracies) - min(accuracies))  # of a letter
+    texts: Records = []
+    for point in points:
+        own = point["defense"] == words.title("relaxloss")
+        near = (
+            abs(point["auc"] - each["auc"]) < room_x * max(len(point["label"]), len(each["label"]))
+            and abs(point["accuracy"] - each["accuracy"]) < room_y
+            for each in texts
+            if each["mode"] == point["mode"]
+        )
+        point["text"] = point["label"] if own and not any(near) else ""
+        if point["text"]:
+            texts.append(point)
 
 
 def in_sweep_order(group: pd.DataFrame) -> pd.DataFrame:
