@@ -293,10 +293,11 @@ def tuned(path: Path) -> str:
         for (what, factor, digits), change in zip((("accuracy", 100, 1), ("AUC", 1, 3)), changes.values(), strict=True)
     ]
     seeds = len(content["seeds"])
+    interval = content["interval"] if changes["auc"]["low"] is not None else "too few for an interval"
     return (
         _table((*head, "AUC"), rows)
         + f"\nChosen less hand-set, over {seeds} seed{'s' * (seeds > 1)}: {', '.join(said)} "
-        f"({content['interval']}); adaptive attacks. `{content['command']}`; relaxloss {content['relaxloss']}, "
+        f"({interval}); adaptive attacks. `{content['command']}`; relaxloss {content['relaxloss']}, "
         f"torch {content['torch']}, {content['date']}.\n"
     )
 
