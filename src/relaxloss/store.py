@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,31 +111,34 @@ class Store:
 
     def get(self, stage: str, key: str) -> dict[str, bytes] | None:
         """The entry's files, verified; None if there is none, or with a warning if it is damaged."""
-        folder = self.verified(stage, key)
-        if folder is None:
-            return None
-        names = json.loads((folder / MANIFEST).read_text())["sha256"]
-        return {name: (folder / name).read_bytes() for name in names}
+        files: dict[str, bytes] = {}
+
+        def digest(path: Path) -> str:
+            files[path.name] = path.read_bytes()
+            return hashlib.sha256(files[path.name]).hexdigest()
+
+        return files if self._sound(stage, key, digest) else None
 
     def verified(self, stage: str, key: str) -> Path | None:
-        """The entry's directory, whose files are as they were written; None as from `get`.
+        """The entry's directory, whose files are as they were written; None as from `get`."""
+        return self.path(stage, key) if self._sound(stage, key, _digest) else None
 
-        Nothing is removed: the reader may be a worker, or another machine that cannot see the whole file yet.
+    def _sound(self, stage: str, key: str, digest: Callable[[Path], str]) -> bool:
+        """Whether the entry is there and whole. Nothing is removed if it is not: the reader may be a worker, or another
+        machine that cannot see the whole file yet.
         """
         path = self.path(stage, key)
         if not path.exists():
-            return None
+            return False
         try:
             hashes = json.loads((path / MANIFEST).read_text())["sha256"]
-            sound = bool(hashes) and all(_digest(path / name) == digest for name, digest in hashes.items())
+            if hashes and all(digest(path / name) == expected for name, expected in hashes.items()):
+                return True
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # too many open files: nothing is said of this one
-            sound = False
-        if sound:
-            return path
         warnings.warn(f"store: entry {stage}/{key} is damaged; it will be made again", stacklevel=3)
-        return None
+        return False
 
     def has(self, stage: str, key: str) -> bool:
         """Whether the entry is there (its files are verified when they are read)."""
