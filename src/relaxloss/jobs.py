@@ -252,7 +252,7 @@ def score(job: ScoreJob) -> Produced:
     design = job.game.draw(dataset.y, dataset.num_classes, job.seed)
     labels = dataset.y if design.labels is None else design.labels
     store = Store(job.root)
-    read = functools.cache(functools.partial(_signals, store, labels=labels))
+    read = functools.cache(functools.partial(signals_of, store, labels=labels))
     rows = tuple(evidence_of(job, design, dataset, read, target) for target in job.target_keys)
     produced: dict[tuple[str, str], Files] = {}
     failures: dict[str, Failure] = {}
@@ -294,7 +294,8 @@ def evidence_of(job: ScoreJob, design: Design, dataset: Dataset, read: Any, targ
     )
 
 
-def _signals(store: Store, keys: tuple[str, ...], *, labels: Any) -> Signals:
+def signals_of(store: Store, keys: tuple[str, ...], *, labels: Any) -> Signals:
+    """One model's signals from the entries of its queries."""
     return Signals.join([observed(store, key) for key in keys], labels)
 
 

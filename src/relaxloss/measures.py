@@ -42,17 +42,18 @@ def utility(
     ``member_loss``, ``test_loss`` means in nats with their variances; ``loss_gap`` = test - member.
     """
     n, members = len(test_labels), len(member_labels)
+    distinct, distinct_members = distinct or n, distinct_members or members
     test_hits = metrics.top_k(test_logits, test_labels, 1)
     member_hits = metrics.top_k(member_logits, member_labels, 1)
     rows = []
     for name, k in (("top1", 1), ("top5", 5)):
         if k < test_logits.shape[-1]:
             value = metrics.top_k(test_logits, test_labels, k)
-            low, high = metrics.wilson(round(value * (distinct or n)), distinct or n, level)
+            low, high = metrics.wilson(round(value * distinct), distinct, level)
             rows.append(row(name, value, low=low, high=high, n=n))
         else:
             rows.append(row(name, np.nan, n=n, note=f"not measured: there are {test_logits.shape[-1]} classes"))
-    low, high = metrics.wilson(round(member_hits * (distinct_members or members)), distinct_members or members, level)
+    low, high = metrics.wilson(round(member_hits * distinct_members), distinct_members, level)
     rows.append(row("train_top1", member_hits, low=low, high=high, n=members))
     rows.append(row("accuracy_gap", member_hits - test_hits, n=n))
     rows.append(row("calibration_error", metrics.calibration_error(test_logits, test_labels), n=n))

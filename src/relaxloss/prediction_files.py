@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from relaxloss.data import files
 from relaxloss.data.labels import is_text
 from relaxloss.errors import UserError, unknown
 from relaxloss.predictions import KINDS, MOST_CLASSES, TOLERANCE, Kind, Predictions, of_arrays
+from relaxloss.store import file_digest
 
 LIMIT = 8 * 10**9  # bytes: more in one file is a mistake, or an attack on the reader's memory
 DEFLATE = 1040  # no deflated byte makes more bytes than this
@@ -51,7 +51,7 @@ def read(path: Path | str, *, kind: Kind = "auto", label: str | None = None, mem
         raise UserError(f"{path}: there is no such file{beside}; check the path")
     try:
         size = path.stat().st_size
-        source = {"file": path.name, "bytes": size, "sha256": _digest(path) if size <= LIMIT else ""}
+        source = {"file": path.name, "bytes": size, "sha256": file_digest(path) if size <= LIMIT else ""}
         source |= {"label": label, "member": member, "kind": kind}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file that you may read") from None
@@ -61,11 +61,6 @@ def read(path: Path | str, *, kind: Kind = "auto", label: str | None = None, mem
         raise UserError(f"{path}: has {size / 1e9:.1f} GB; expected at most {LIMIT / 1e9:.0f}: audit a part of it")
     reader = _npz if path.suffix == ".npz" else _table
     return of_arrays(**reader(path, kind, label, member), where=str(path), source=source)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # Tables

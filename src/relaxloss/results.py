@@ -85,9 +85,11 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                     rows.append(head | {"adaptive": None} | measures.row(fact, value, n=1))
             for item in _utility(plan, store, defense, seed, design, labels):
                 rows.append(head | {"adaptive": None} | item)
-            observed = _signals(plan, store, defense, seed, first, labels)
+            arrays = jobs.observed(store, plan.signal_keys(defense, seed, first)["plain"])
+            observed = Signals.join([arrays], labels)
             for which, places in (("member", design.members(first)), ("test", design.test_of(first))):
-                losses = metrics.losses(observed.plain[places], labels[places])
+                seen = observed.take(places)
+                losses = metrics.losses(seen.plain, seen.labels)
                 bins = measures.loss_histogram(losses, dataset.num_classes)
                 histograms += [head | {"membership": which} | item for item in bins]
             for adaptive in plan.modes:
@@ -106,7 +108,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
             about = head | {"adaptive": adaptive, "attack": strongest}
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
-            released = _released(plan, store, defense, seed, first)
+            released = arrays.get("release", (0.0, 0.0))  # there if it is not the network itself
             facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
             for flag in flags.raised(dataclasses.replace(facts, copies=copied)):
                 warned.setdefault(flag, []).append(str(defense))
@@ -138,10 +140,10 @@ def evaluation_facts(
     history: list[dict[str, float]],
     table: dict[str, tuple[Any, Any]],
     strongest: str,
-    released: tuple[float, float],
+    released: Iterable[float],
 ) -> flags.Facts:
-    """What is known about the evaluation of one defense, for the flags; `released` is from `_released`."""
-    changed_labels, changed_on_repeat = released
+    """What is known about the evaluation of one defense, for the flags; `released` is from `signals.differences`."""
+    changed_labels, changed_on_repeat = map(float, released)
     confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
     best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
     label_only = next((name for name in table if name.startswith("label_only")), None)
@@ -181,7 +183,8 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
     for target in design.targets:
         observed = _signals(plan, store, defense, seed, target, labels)
         for group, places in ((members, design.members(target)), (tests, design.test_of(target))):
-            group.append((observed.plain[places], labels[places]))
+            seen = observed.take(places)
+            group.append((seen.plain, seen.labels))
     parts = [np.concatenate(part) for group in (members, tests) for part in zip(*group, strict=True)]
     distinct, distinct_members = (
         len(np.unique(np.concatenate([of(target) for target in design.targets])))
@@ -251,23 +254,13 @@ def _records(
         return record_room.exposed(scores, member[0], design.asked)
     margins = []
     for target in design.targets:
-        observed = _signals(plan, store, defense, seed, target, labels)
-        margins.append(functional.logit_margin(observed.plain[design.asked], labels[design.asked]))
+        seen = _signals(plan, store, defense, seed, target, labels).take(design.asked)
+        margins.append(functional.logit_margin(seen.plain, seen.labels))
     return record_room.vulnerability(np.stack(margins), scores.reshape(member.shape), member, design.asked)
 
 
 def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, labels: Any) -> Signals:
-    key = plan.signal_keys(defense, seed, row)["plain"]
-    return Signals.join([jobs.observed(store, key)], labels)
-
-
-def _released(plan: Plan, store: Store, defense: Defense, seed: int, row: int) -> tuple[float, float]:
-    """Shares of samples with another label under the release, and with another answer the second time.
-
-    Both 0 where the network itself is released.
-    """
-    found = jobs.observed(store, plan.signal_keys(defense, seed, row)["plain"]).get("release", (0.0, 0.0))
-    return float(found[0]), float(found[1])
+    return jobs.signals_of(store, (plan.signal_keys(defense, seed, row)["plain"],), labels=labels)
 
 
 def names_of(defense: Defense) -> dict[str, str]:

@@ -6,6 +6,7 @@ others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from relaxloss.task import Network, predict
 
 VERSION = 2
 TWICE = 256  # samples that are asked twice
+VIEWS = tuple(itertools.product((False, True), (0, -4, 4), (0, -4, 4)))  # of an image: see `shifted`; the first is it
 STAY = ("logits", "augmented")  # arrays that are too large to be held for dozens of models
 Float = npt.NDArray[np.floating[Any]]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -120,7 +122,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same numbers, not to be written to: one attack must not change what the next one sees."""
-    view = array.view(np.ndarray)
+    view = array.view()
     view.flags.writeable = False
     return view
 
@@ -140,8 +142,7 @@ def augmented(release: nn.Module, network: Network, dataset: Dataset, labels: np
     if dataset.kind != "image":
         return {"augmented": np.zeros((0, len(dataset), dataset.num_classes), np.float32)}
     x = rows_of(dataset)
-    views = [(flip, down, right) for flip in (False, True) for down in (0, -4, 4) for right in (0, -4, 4)]
-    return {"augmented": np.stack([_ask(release, shifted(x, *view)) for view in views])}
+    return {"augmented": np.stack([_ask(release, shifted(x, *view)) for view in VIEWS])}
 
 
 def shifted(x: torch.Tensor, flip: bool, down: int, right: int) -> torch.Tensor:
@@ -183,10 +184,7 @@ def perturbed(release: nn.Module, network: Network, dataset: Dataset, labels: np
 
 def _perturbations(dataset: Dataset, x: torch.Tensor) -> Iterable[torch.Tensor]:
     if dataset.kind == "image":
-        for flip in (False, True):
-            for down in (0, -4, 4):
-                for right in (0, -4, 4):
-                    yield shifted(x, flip, down, right)
+        yield from (shifted(x, *view) for view in VIEWS)
         return
     yield x
     chance = seeds.generator("perturbed", dataset.fingerprint)

@@ -70,9 +70,9 @@ def digest(code: Any) -> str:
     if code.__module__.partition(".")[0] == __package__:
         return ""
     if code.__module__ == "__main__":
-        source = _file("__main__") + "\n".join(_pieces(code, "__main__", {})).encode()
+        source = _script() + "\n".join(_pieces(code, "__main__", {})).encode()
     elif code not in DIGESTS:
-        source = _file.__wrapped__(code.__module__) or "\n".join(_pieces(code, code.__module__, {})).encode()
+        source = _file(code.__module__) or "\n".join(_pieces(code, code.__module__, {})).encode()
     else:
         return DIGESTS[code]
     DIGESTS[code] = hashlib.sha256(source).hexdigest()[:12]
@@ -80,6 +80,11 @@ def digest(code: Any) -> str:
 
 
 @functools.cache
+def _script() -> bytes:
+    """The file of the script that runs, as it was when first asked for."""
+    return _file("__main__")
+
+
 def _file(module: str) -> bytes:
     """The file of a loaded module; nothing if there is none, or it is in an archive, or gone."""
     file = getattr(sys.modules.get(module), "__file__", None)

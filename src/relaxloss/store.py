@@ -121,7 +121,7 @@ class Store:
 
     def verified(self, stage: str, key: str) -> Path | None:
         """The entry's directory, whose files are as they were written; None as from `get`."""
-        return self.path(stage, key) if self._sound(stage, key, _digest) else None
+        return self.path(stage, key) if self._sound(stage, key, file_digest) else None
 
     def _sound(self, stage: str, key: str, digest: Callable[[Path], str]) -> bool:
         """Whether the entry is there and whole. Nothing is removed if it is not: the reader may be a worker, or another
@@ -152,7 +152,7 @@ class Store:
             try:
                 manifest = json.loads(manifest_path.read_text())
                 hashes = manifest["sha256"].items()
-                sound = not verify or all(_digest(folder / name) == digest for name, digest in hashes)
+                sound = not verify or all(file_digest(folder / name) == digest for name, digest in hashes)
                 about = manifest["about"]
             except (ValueError, KeyError, OSError, TypeError, AttributeError):
                 sound, about = False, {}
@@ -187,7 +187,8 @@ def _lock(handle: Any, root: Path) -> None:
     handle.flush()
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits; it is never read whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -96,8 +96,8 @@ def _nonmembers(evidence: Evidence, table: Features) -> tuple[Features, npt.NDAr
     parts = []
     for shadow, member in zip(evidence.shadows, evidence.shadow_member, strict=True):
         places = evidence.fit[~member[evidence.fit]]
-        labels = shadow.labels[places]
-        parts.append((table[places], labels, functional.hinge(shadow.plain[places], labels)))
+        seen = shadow.take(places)
+        parts.append((table[places], seen.labels, functional.hinge(seen.plain, seen.labels)))
     if not sum(len(labels) for _, labels, _ in parts):
         raise UserError(
             "attack quantile needs known non-members: reference samples that are in no model, or shadows that lack "

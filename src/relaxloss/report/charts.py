@@ -48,7 +48,9 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     lowest = min(point[name] for point in points for name in ("auc", "auc_low") if math.isfinite(point[name]))
     scale = alt.Scale(domain=[min(lowest, 0.48) - 0.01, 1.01], nice=False, zero=False)
     axis = alt.Axis(values=[tenth / 10 for tenth in range(11)], format=".1f")
-    _label(points, 1.01 - lowest)
+    accuracies = [float(point["accuracy"]) for point in points]
+    shown = [point for point in points if point["defense"] == words.title("relaxloss")]
+    _label(shown, 1.01 - lowest, max(accuracies) - min(accuracies))
     base = alt.Chart().encode(
         x=alt.X("auc:Q", title="AUC of the strongest attack", scale=scale, axis=axis),
         y=alt.Y("accuracy:Q", title="test accuracy (%)", scale=alt.Scale(zero=False, padding=12)),
@@ -78,25 +80,24 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     return Figure("tradeoff", spec, caption)
 
 
-def _label(points: Records, width: float) -> None:
-    """Give RelaxLoss's points their label as ``text``, in the sweep's order, where it lies over no other.
+def _label(points: Records, width: float, height: float) -> None:
+    """Give points of the trade-off their label as ``text``, in their order, where it lies over no other.
 
     Args:
-        points: of the trade-off.
-        width: of the axis of the AUC.
+        points: those to be labelled.
+        width: how far the chart reaches in AUC.
+        height: and in accuracy.
     """
-    accuracies = [float(point["accuracy"]) for point in points]
-    room_x, room_y = 0.016 * width, 0.04 * (max(accuracies) - min(accuracies))  # of a letter
+    room_x, room_y = 0.016 * width, 0.04 * height  # of a letter
     texts: Records = []
     for point in points:
-        own = point["defense"] == words.title("relaxloss")
         near = (
             abs(point["auc"] - each["auc"]) < room_x * max(len(point["label"]), len(each["label"]))
             and abs(point["accuracy"] - each["accuracy"]) < room_y
             for each in texts
             if each["mode"] == point["mode"]
         )
-        point["text"] = point["label"] if own and not any(near) else ""
+        point["text"] = "" if any(near) else point["label"]
         if point["text"]:
             texts.append(point)
 

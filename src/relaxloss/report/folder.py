@@ -59,7 +59,7 @@ def load(out: Path | str) -> Result:
     parts = [part for part in sorted(out.glob("*")) if (part / TABLES["rows"]).is_file()]
     if not parts:
         return _load_own(out)
-    if (out / TABLES["rows"]).is_file() and "parts" not in _load_own(out).facts:
+    if (out / TABLES["rows"]).is_file() and "parts" not in _facts(out)["facts"]:
         raise UserError(
             f"{out} is a run itself, and there are runs in it ({', '.join(part.name for part in parts)}); expected the "
             "one or the other: move those elsewhere, or name the directory of the one that you mean"
@@ -73,12 +73,12 @@ def _load_own(out: Path) -> Result:
         raise UserError(
             f"{out} is not a run's directory: there is no {TABLES['rows']} in it; give the --out of a finished compare"
         )
+    facts = _facts(out)
     try:
-        facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
         found: dict[str, Any] = {"facts": facts["facts"], "failures": tuple(facts["failures"])}
         found["flags"] = tuple(Flag(**flag) for flag in facts.get("flags", ()))
         hashes = dict(facts["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(out / FACTS, f"{type(error).__name__}: {error}") from None
     for name, place in TABLES.items():
         if name == "records" and place not in hashes:  # a run of a version without that table
@@ -90,6 +90,15 @@ def _load_own(out: Path) -> Result:
     if tuple(found["rows"].columns) != COLUMNS:
         raise _damaged(out / TABLES["rows"], f"expected the columns {', '.join(COLUMNS)}")
     return Result(**found, out=out)
+
+
+def _facts(out: Path) -> dict[str, Any]:
+    """What `save` wrote of the run itself."""
+    try:
+        content: dict[str, Any] = json.loads((out / FACTS).read_text(encoding="utf-8"))
+        return content | {"facts": dict(content["facts"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(out / FACTS, f"{type(error).__name__}: {error}") from None
 
 
 def lost(there: dict[str, Any], *, experiment: Experiment, fingerprint: str, recipe: dict[str, Any]) -> str:

@@ -69,8 +69,8 @@ def _against(line: Line, baseline: Line | None, mode: str) -> str:
     accuracy = _compared(line, baseline, "top1")
     kept = accuracy == 0 and line["top1"] >= KEEPS * baseline["top1"]
     verb = {1: "raises test accuracy to", 0: "keeps" if kept else "has", -1: "lowers test accuracy to"}[accuracy]
-    two = 2 in (line["seeds"], baseline["seeds"])
-    overlap = "" if kept or accuracy else "; nothing follows from two seeds" if two else "; the intervals overlap"
+    why = "nothing follows from two seeds" if _of_two_seeds(line, baseline) else "the intervals overlap"
+    overlap = "" if kept or accuracy else f"; {why}"
     first = f"{words.called(line)} {verb} {words.value(line, 'top1')} %{'' if accuracy else ' test accuracy'}"
     first += f" (no defense: {words.value(baseline, 'top1')} %{overlap})"
     if math.isnan(line[auc]) or math.isnan(baseline[auc]):
@@ -83,13 +83,15 @@ def _against(line: Line, baseline: Line | None, mode: str) -> str:
 
 
 def _compared(line: Line, baseline: Line, name: str) -> int:
-    """Whether a quantity is above (1) or below (-1) the baseline's by disjoint intervals, or neither (0).
-
-    Of two seeds there is no interval but their range, and two such ranges are disjoint by chance in one case of three.
-    """
-    if 2 in (line["seeds"], baseline["seeds"]):
+    """Whether a quantity is above (1) or below (-1) the baseline's by disjoint intervals, or neither (0)."""
+    if _of_two_seeds(line, baseline):
         return 0
     ends = [float(each[f"{name}_{end}"]) for each in (line, baseline) for end in ("low", "high")]
     if any(map(math.isnan, ends)):
         return int(line[name] > baseline[name]) - int(line[name] < baseline[name])
     return int(ends[0] > ends[3]) - int(ends[1] < ends[2])
+
+
+def _of_two_seeds(line: Line, baseline: Line) -> bool:
+    """Then there is no interval but their range, and two such ranges are disjoint by chance in one case of three."""
+    return 2 in (line["seeds"], baseline["seeds"])
