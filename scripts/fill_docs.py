@@ -47,6 +47,12 @@ def compared(folder: Path) -> str:
     return _compared(folder, summary(folder).to_dict("records"))
 
 
+def repeated(folder: Path) -> str:
+    """As `compared`, of those settings that were run at every seed."""
+    lines = summary(folder)
+    return _compared(folder, lines[lines["seeds"] == lines["seeds"].max()].to_dict("records"))
+
+
 def undominated(folder: Path) -> str:
     """Of a run's settings those that no other beats in accuracy and in adaptive leakage, and no defense, RelaxLoss."""
     lines = summary(folder).sort_values(["auc_adaptive", "top1"], ascending=[True, False])
@@ -55,17 +61,22 @@ def undominated(folder: Path) -> str:
 
 
 def _compared(folder: Path, lines: list[Any]) -> str:
-    head = ("defense", "test accuracy, %", "member loss (variance)", "AUC, adaptive", "AUC, non-adaptive")
+    """The lines as a table; where some are of fewer seeds, with a column that says of how many."""
+    counts = {line["seeds"] for line in lines}
+    uneven = len(counts) > 1
+    head = ("defense", *(("seeds",) if uneven else ()), "test accuracy, %", "member loss (variance)")
+    head += ("AUC, adaptive", "AUC, non-adaptive")
     rows = [
         (
             _name(line),
+            *((str(line["seeds"]),) if uneven else ()),
             _interval(line, "top1", 100, 1),
             f"{line['member_loss']:.3g} ({line['member_loss_variance']:.2g})",
             *(_interval(line, f"auc_{mode}", 1, 3) for mode in ("adaptive", "nonadaptive")),
         )
         for line in lines
     ]
-    return _table(head, rows) + _origin(folder, load(folder))
+    return _table(head, rows) + _origin(folder, load(folder), min(counts, default=0))
 
 
 def frontier(folder: Path) -> str:
@@ -200,21 +211,22 @@ def not_run(folder: Path) -> str:
 
 
 def note_of(folder: Path) -> str:
-    """The experiment's lines on what it is, such as what stands in for what; empty if it has none."""
+    """The experiment's lines on what it is, such as what stands in for what; what several parts say, once."""
     notes = [tomllib.loads(path.read_text(encoding="utf-8")).get("note", "") for path in specs(folder)]
-    return "; ".join(dict.fromkeys(filter(None, notes)))
+    return "; ".join(dict.fromkeys(clause for note in notes for clause in filter(None, note.split("; "))))
 
 
-def _origin(folder: Path, result: Any) -> str:
-    """Under a table: what it was made of and with."""
+def _origin(folder: Path, result: Any, fewest: int = 0) -> str:
+    """Under a table: what it was made of and with; `fewest`: the seeds of the line that has the fewest."""
     facts = result.facts
-    seeds = facts["experiment"]["seeds"]
+    most = len(facts["experiment"]["seeds"])
+    seeds = f"{fewest} to {most} seeds" if 0 < fewest < most else f"{most} seed{'s' * (most > 1)}"
     note = note_of(folder)
     precisions = f"precision {facts['precision']}, " if ", " in facts.get("precision", "") else ""
     settings = ", ".join(f"`{each.relative_to(ROOT).as_posix()}`" for each in specs(folder))
     return (
         f"\n{note and note + '. '}{facts['provenance']}; "
-        f"{facts['members']:,} members, {len(seeds)} seed{'s' * (len(seeds) > 1)}, "
+        f"{facts['members']:,} members, {seeds}, "
         f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
         f"{precisions}{facts['date']}; all settings: {settings}.\n"
     )
@@ -320,6 +332,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 KINDS: dict[str, Callable[[Path], str]] = {
     "compared": of_run(compared),
+    "repeated": of_run(repeated),
     "undominated": of_run(undominated),
     "frontier": of_run(frontier),
     "levels": of_run(levels),

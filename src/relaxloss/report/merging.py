@@ -61,7 +61,7 @@ def _same(first: Result, other: Result) -> None:
         if name not in FREE and one.get(name) != two.get(name):
             raise UserError(
                 f"the results do not belong together: {name} is {one.get(name)} in one and {two.get(name)} in "
-                f"another; only {', '.join(FREE)} may differ"
+                f"another; only {', '.join(FREE)} and the recipe's precision may differ"
             )
     one, two = first.facts.get("code", {}), other.facts.get("code", {})
     for name in one.keys() & two.keys():
