@@ -13,7 +13,7 @@ from relaxloss import data
 from relaxloss.data import frames
 from relaxloss.errors import UserError
 
-KNOWN = (data.Column("ward", ("a", "b", None)), data.Column("sex", ("f", "m")), data.Column("note", (None,)))  # type: ignore[arg-type]
+KNOWN = (data.Column("ward", ("a", "b", None)), data.Column("sex", ("f", "m")), data.Column("note", (None,)))
 
 
 def encoded(**columns: Any) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_a_column_of_another_kind_is_refused(columns: dict[str, Any], said: str 
 
 
 def test_values_that_were_rare_in_training_are_missing_and_not_refused() -> None:
-    rare = (data.Column("pregnant", ("false", None)),)  # type: ignore[arg-type]
+    rare = (data.Column("pregnant", ("false", None)),)
     with pytest.warns(UserWarning, match=r"did not learn: pregnant \(1 of 1\)"):
         assert np.isnan(frames.encode(pd.DataFrame({"pregnant": [True]}), rare)).all()
     with pytest.raises(UserError, match="holds what no column"):

@@ -311,10 +311,11 @@ def test_what_epsilon_does_not_cover_is_said(blobs: Dataset) -> None:
     with_one, without = (blobs.encoder(np.arange(count)).offset for count in (100, 99))
     assert (with_one != without).any(), "who knows the others reads the last member off the encoder"
     private = DPSGD(target_epsilon=20.0)
-    assert ["means" in text for text in private.uncovered("table")] == [True]
-    assert private.uncovered("bits") == private.uncovered("image") == ()
+    assert ["means" in text for text in private.uncovered(blobs)] == [True]
+    bits = Dataset("bits", np.zeros((9, 4), np.uint8), np.arange(9) % 2, 2, "made")
+    assert private.uncovered(bits) == ()
     both = parse("dpsgd:target_epsilon=20.0+memguard")
-    assert ["fitted on the members" in text for text in both.uncovered("bits")] == [True]
+    assert ["fitted on the members" in text for text in both.uncovered(bits)] == [True]
     facts = train(blobs, defense=private, recipe=MLP).facts
     assert "means" in facts["epsilon_does_not_cover"]
 

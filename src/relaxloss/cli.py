@@ -35,6 +35,12 @@ INTERRUPTED = 130  # how typer ends on Ctrl-C
 DataOption = Annotated[str | None, typer.Option("--data", help="a data set's name, or a .csv, .parquet or .npz file")]
 LabelOption = Annotated[str | None, typer.Option("--label", help="the label's column in a file of your own")]
 DropOption = Annotated[str | None, typer.Option("--drop", help="columns to leave out, comma-separated")]
+ColumnsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--columns", help="a TOML file of what is known of columns beforehand: age = [0, 110], ward = ['A', 'B']"
+    ),
+]
 ModelOption = Annotated[str | None, typer.Option("--model", help="mlp, resnet20, vgg11_bn, or package.module:function")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="shortens the schedule in proportion")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="fields of the recipe: lr=0.05,batch_size=64,...")]
@@ -121,6 +127,7 @@ def train(
     defense: Annotated[str, typer.Option(help="as name or name:field=value,field=value")] = "none",
     label: LabelOption = None,
     drop: DropOption = None,
+    columns: ColumnsOption = None,
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
@@ -137,7 +144,8 @@ def train(
     if (out / trained.CARD).exists() and not overwrite:
         raise UserError(f"{out} holds a model already; give --out another directory, or --overwrite to replace it")
     chosen = defenses.parse(defense)
-    dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
+    known = _read_toml(columns) if columns is not None else {}
+    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known)
     fitted_recipe = recipe_of(dataset, model, epochs, recipe)
     terminal = console(stderr=True)
     if not quiet:
@@ -196,6 +204,7 @@ def compare(
     seeds: Annotated[str | None, typer.Option(help="comma-separated")] = None,
     label: LabelOption = None,
     drop: DropOption = None,
+    columns: ColumnsOption = None,
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
@@ -227,16 +236,19 @@ def compare(
     if data is not None or model is not None:
         gone += ["setting", "note"]  # what they say no longer holds
     if data is not None and setting:
-        gone += ["label", "drop"]  # the columns of the setting's own table
+        gone += ["label", "drop", "columns"]  # of the setting's own table
     fields = {name: value for name, value in fields.items() if name not in gone}
     fields |= {name: value for name, value in options.items() if value is not None}
     if drop is not None:
         fields["drop"] = _names(drop)
+    if columns is not None:
+        fields["columns"] = _read_toml(columns)
     if seeds is not None:
         fields["seeds"] = tuple(seeds.split(","))
     check_names(Experiment, fields)
     fields["dataset"] = _required(fields.get("dataset"))
-    dataset = data_sets.load(fields["dataset"], label=fields.get("label"), drop=fields.get("drop", ()))
+    about = {name: fields[name] for name in ("label", "drop", "columns") if name in fields}
+    dataset = data_sets.load(fields["dataset"], **about)
     if canaries_from is not None:
         fields["game"] = vulnerable_game(fields.get("game", "random_halves"), canaries_from)
         _same_data(canaries_from, dataset)
@@ -304,6 +316,7 @@ def tune(
     seed: Annotated[int, typer.Option(help="the seed at which the chosen setting will be compared")] = 0,
     label: LabelOption = None,
     drop: DropOption = None,
+    columns: ColumnsOption = None,
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
@@ -323,7 +336,8 @@ def tune(
     from relaxloss.report import tuning_terminal
     from relaxloss.specs import build
 
-    dataset = data_sets.load(_required(data), label=label, drop=_names(drop))
+    known = _read_toml(columns) if columns is not None else {}
+    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known)
     taken, notes = attacks_for(attacks, games.FiveFolds())
     experiment = build(
         Experiment,
@@ -335,6 +349,7 @@ def tune(
             "seeds": (seed,),
             "label": label,
             "drop": _names(drop),
+            "columns": known,
         },
     )
     directory = out or Path("runs") / f"{dataset.name}-tune"
@@ -506,7 +521,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; expected an experiment as TOML") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; expected a file of TOML") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from None
 

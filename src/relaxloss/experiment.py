@@ -43,7 +43,7 @@ class Quiet:
 
 def load_data(experiment: Experiment) -> Dataset:
     """The experiment's data set."""
-    return data_sets.load(experiment.dataset, label=experiment.label, drop=experiment.drop)
+    return data_sets.load(experiment.dataset, label=experiment.label, drop=experiment.drop, columns=experiment.columns)
 
 
 def run(
@@ -67,7 +67,13 @@ def run(
     dataset = data if data is not None else load_data(experiment)
     reference: Dataset | Reference = dataset
     if data is None and data_sets.known_to_workers(experiment.dataset):
-        reference = Reference(experiment.dataset, experiment.label, experiment.drop, dataset.fingerprint)
+        reference = Reference(
+            experiment.dataset,
+            experiment.label,
+            experiment.drop,
+            tuple(experiment.columns.items()),
+            dataset.fingerprint,
+        )
     plan = Plan(experiment, dataset, reference)
     kept = Store(Path(out) / "store" if store is None else Path(store))
     started = time.time()

@@ -355,8 +355,8 @@ CHECKS = (
         "or what is released holds more of the members than the training of the weights",
         why="Such a guarantee promises nothing; what protection there is, only attacks have shown.",
         what_to_do="Call it noise and not differential privacy, or train with more noise. What ε does not cover: "
-        "take it from public data (bits and images have constants in its place), or leave that part of the release "
-        "out.",
+        "describe a table's columns beforehand (--columns; bits and images have constants), or leave that part of the "
+        "release out.",
     ),
     Check(
         "selection_on_asked",

@@ -24,6 +24,7 @@ from relaxloss import seeds, signals
 from relaxloss.attacks import Attack, Evidence, check
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.data import Dataset
+from relaxloss.data.described import Known
 from relaxloss.defenses import Defense
 from relaxloss.errors import UserError, told
 from relaxloss.games import Design, Game
@@ -43,12 +44,15 @@ class Reference:
     name: str
     label: str | None
     drop: tuple[str, ...]
+    columns: tuple[tuple[str, Known], ...]
     fingerprint: str
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(reference: Reference) -> Dataset:
-    dataset = data_sets.load(reference.name, label=reference.label, drop=reference.drop)
+    dataset = data_sets.load(
+        reference.name, label=reference.label, drop=reference.drop, columns=dict(reference.columns)
+    )
     if dataset.fingerprint != reference.fingerprint:
         raise UserError(f"data set {reference.name} changed while the experiment ran; run the command again")
     return dataset

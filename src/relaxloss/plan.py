@@ -15,7 +15,8 @@ from relaxloss import defenses as defense_room
 from relaxloss import seeds, signals, training
 from relaxloss.attacks import SETS, Attack, AttackField, parse_list
 from relaxloss.checks import listed
-from relaxloss.data import Dataset
+from relaxloss.data import Dataset, described
+from relaxloss.data.described import Known
 from relaxloss.defenses import NONE, Composed, Defense, DefenseField
 from relaxloss.errors import MissingExtra, UserError, unknown
 from relaxloss.games import Design, FiveFolds, Game, GameField
@@ -53,7 +54,8 @@ class Experiment(Spec):
     """What is compared on what.
 
     Attributes:
-        dataset: a data set's name, or the path of a user's file; ``label`` and ``drop`` are for the latter.
+        dataset: a data set's name, or the path of a user's file; ``label``, ``drop`` and ``columns`` (see
+            `relaxloss.data.load`) are for the latter.
         defenses: specs as objects, strings or dicts, or one comma-separated string; ``a+b`` composes. ``all`` stands
             for every one at its default (see `relaxloss.defenses.parse_list` for defaults that few classes allow).
         attacks: likewise; sets such as ``paper`` stand for their members, all of which the game must allow.
@@ -83,6 +85,7 @@ class Experiment(Spec):
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     label: str | None = None
     drop: tuple[str, ...] = ()
+    columns: Annotated[Mapping[str, Known], BeforeValidator(described.read)] = field(default_factory=dict)
     setting: str = ""
     note: str = ""
     tuned: tuple[TunedField, ...] = ()

@@ -168,7 +168,7 @@ def evaluation_facts(
         auc_intervals={name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()},
         dp="epsilon" in own_facts,
         epsilon=own_facts.get("epsilon"),
-        uncovered=defense.uncovered(plan.dataset.kind),
+        uncovered=defense.uncovered(plan.dataset),
         delta=own_facts.get("delta"),
         members=int(design.member[design.targets[0]].sum()),
         selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),

@@ -82,7 +82,7 @@ class Trained:
             return _array(x, shape, "a pandas DataFrame with the columns it was trained on, or " if columns else "")
         if not columns:
             raise UserError(f"the model was trained on {self.card['dataset']}, an array; expected an array, no table")
-        return encode(x, [Column(name, tuple(values) or None, dates) for name, values, dates in columns])
+        return encode(x, [Column.read(*column) for column in columns])
 
     def predict(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[Any]:
         """The most probable class of each row ``(n,)``: its name where the labels have names, else its number."""
@@ -131,7 +131,7 @@ class Trained:
             split = unpack_arrays((folder / SPLIT).read_bytes()) if (folder / SPLIT).exists() else {}
             history = pd.read_csv(folder / HISTORY) if (folder / HISTORY).exists() else pd.DataFrame()
             facts, classes = card.pop("facts"), card["num_classes"]
-            if len(card["classes"]) not in (0, classes) or any(len(column) != 3 for column in card["columns"]):
+            if len(card["classes"]) not in (0, classes) or any(len(column) not in (3, 5) for column in card["columns"]):
                 raise UserError(f"{damaged}: {CARD} names {len(card['classes'])} classes of {classes}, or odd columns")
         except FileNotFoundError as error:
             raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
@@ -297,13 +297,9 @@ def _rare_classes(data: Dataset, members: npt.NDArray[np.int64]) -> None:
 
 
 def _columns(data: Dataset, encoder: Encoder) -> list[list[Any]]:
-    """Each column's name and categories; of those that the encoder leaves out, for want of members, the place only."""
-    named: list[list[Any]] = []
+    """Each column as JSON holds it; of categories that the encoder leaves out, for want of members, the place only."""
     seen = iter(encoder.seen.tolist())
-    for column in data.columns:
-        known = [value if next(seen) else None for value in column.categories or ()]
-        named.append([column.name, known, column.dates])
-    return named
+    return [column.written([next(seen) for _ in column.categories or ()]) for column in data.columns]
 
 
 def _trained(
@@ -313,7 +309,7 @@ def _trained(
         fit.network.load_state_dict(fit.snapshots[defense.snapshot])
     release = defense.release(fit.network.eval(), task).eval()
     facts: dict[str, Any] = dict(fit.facts)
-    if "epsilon" in facts and (lacks := defense.uncovered(data.kind)):
+    if "epsilon" in facts and (lacks := defense.uncovered(data)):
         facts["epsilon_does_not_cover"] = "; ".join(lacks)
     for name, rows in (("test", split["test"]), ("train", split["members"])):
         if len(rows):

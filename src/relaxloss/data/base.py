@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,11 +32,30 @@ class Column:
     """One column of a table: numeric, or categorical with its categories (then the data hold their codes 0, 1, ...).
 
     `dates`: numeric, and the numbers are days since 1970-01-01. They enter no fingerprint: training sees numbers.
+    `known`: what the encoder needs of it was said beforehand (`described`), so that nothing is taken from the members:
+    its categories, or its `bounds`, the least and the largest number.
     """
 
     name: str
-    categories: tuple[str, ...] | None = None
+    categories: tuple[str | None, ...] | None = None  # None: of a saved model, a category that it does not name
     dates: bool = field(default=False, repr=False)
+    known: bool = field(default=False, repr=False)
+    bounds: tuple[float, float] | None = field(default=None, repr=False)
+
+    def written(self, kept: Sequence[bool] = ()) -> list[Any]:
+        """As JSON holds it, with None in place of the categories that are not `kept` ``(K,)``, if that is given."""
+        named = list(self.categories) if self.categories else None
+        if named and kept:
+            named = [name if keep else None for name, keep in zip(named, kept, strict=True)]
+        known = [True, list(self.bounds) if self.bounds else None] if self.known else []
+        return [self.name, named, self.dates, *known]
+
+    @staticmethod
+    def read(name: Any, categories: Any, dates: Any = False, known: Any = False, bounds: Any = None) -> Column:
+        """From what `written` gave."""
+        named = tuple(None if each is None else str(each) for each in categories) if categories else None
+        ends = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+        return Column(str(name), named, bool(dates), bool(known), ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +133,13 @@ class Dataset:
                         f"{self.name}: column {column.name!r} holds codes outside its categories; "
                         f"expected whole numbers from 0 to {len(column.categories) - 1}, or NaN"
                     )
+            if column.bounds is not None:
+                low, high = column.bounds
+                if ((self.x[:, index] < low) | (self.x[:, index] > high)).any():
+                    raise UserError(
+                        f"{self.name}: column {column.name!r} holds values beyond its bounds; expected {low:g} to "
+                        f"{high:g}, or NaN: clip them"
+                    )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -138,6 +165,8 @@ class Dataset:
         digest.update(repr((self.x.shape, self.x.dtype.str, self.num_classes, self.columns)).encode())
         if any(column.categories for column in self.columns):
             digest.update(f"rarer than {FEWEST_MEMBERS} is missing".encode())
+        if any(column.known for column in self.columns):
+            digest.update(repr([(column.known, column.bounds) for column in self.columns]).encode())
         digest.update(np.ascontiguousarray(self.x).tobytes())
         digest.update(np.ascontiguousarray(self.y).tobytes())
         return digest.hexdigest()[:24]
@@ -153,6 +182,8 @@ class Encoder(nn.Module):
     Images: ``(x / 255 - 0.5) / 0.25``, constants that say nothing about anybody. Bits: as floats. Tables: numeric
     columns standardised with the members' mean and deviation, missing values replaced by the members' mean;
     categorical columns one-hot, where a category that fewer than 5 members have is all zeros, as is a missing one.
+    Of columns that are known beforehand nothing is fitted: the middle of the range stands for the mean, the deviation
+    of a uniform distribution over it for the deviation, and every category is kept.
     """
 
     offset: torch.Tensor
@@ -192,9 +223,17 @@ class Encoder(nn.Module):
         encoder.offset.copy_(torch.from_numpy(mean))
         scale = deviation.astype(np.float32)  # exactly 0 for a constant column: float32 values sum exactly in float64
         encoder.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1)))
+        for column, about in enumerate(dataset.columns):
+            if about.categories:  # the mean of codes is nothing's, and no use
+                encoder.offset[column], encoder.scale[column] = 0, 1
+            elif about.bounds is not None:
+                low, high = about.bounds
+                encoder.offset[column], encoder.scale[column] = (low + high) / 2, (high - low) / math.sqrt(12)
         start = 0
         for column, size in enumerate(encoder.sizes):
-            if size:
+            if dataset.columns[column].known:
+                start += size  # all are kept
+            elif size:
                 codes = x[known[:, column], column].astype(np.int64)
                 members_of = np.bincount(codes, minlength=size)[:size]
                 encoder.seen[start : start + size] = torch.from_numpy(members_of >= FEWEST_MEMBERS)
@@ -205,7 +244,7 @@ class Encoder(nn.Module):
         """``(B, ...)`` raw → ``(B, ...)`` float32."""
         numeric = (x.to(torch.float32) - self.offset) / self.scale
         if x.ndim == 2:
-            numeric = torch.nan_to_num(numeric)  # the members' mean is 0 here
+            numeric = torch.nan_to_num(numeric)  # the mean is 0 here
         if not self.sizes:
             return numeric
         pieces, start = [], 0

@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from relaxloss.checks import listed
-from relaxloss.data import dates, labels, texts
+from relaxloss.data import dates, described, labels, texts
 from relaxloss.data.base import Array, Column, Dataset
 from relaxloss.data.prepared import FEWEST_ROWS
 from relaxloss.errors import UserError, unknown
@@ -26,11 +26,20 @@ INDEX = re.compile(r"__index_level_\d+__")
 BLOCK = 1 << 24  # bytes: more than any one row
 
 
-def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) -> Dataset:
+def read(
+    path: Path,
+    name: str,
+    *,
+    label: str | None,
+    drop: Sequence[str] = (),
+    columns: Mapping[str, described.Known] | None = None,
+) -> Dataset:
     """The data set of a table with one column of labels.
 
     Numeric columns become float32, dates the days since 1970-01-01, and text, true/false and categories become codes in
     the sorted order of the values. Missing values stay missing (NaN); the encoder fills them from the members only.
+    `columns` describes some or all of them (`described`): values beyond a range are taken to its ends, and what has
+    categories is read as such, numbers too.
 
     Raises `UserError` for whatever cannot be used as it is: no or unknown label column, missing labels, regression
     targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column, text
@@ -54,22 +63,28 @@ def read(path: Path, name: str, *, label: str | None, drop: Sequence[str] = ()) 
     if len(table) < FEWEST_ROWS:
         raise UserError(f"{path}: has {len(table)} rows of data; expected at least {FEWEST_ROWS}")
     y, classes = labels.encode(_whole(table, label), f"{path}: the label column {label!r}")
+    for column in columns or {}:
+        if column not in names:
+            raise unknown(f"described column of {path.name}", column, names)
     kept = [column for column in names if column != label and column not in drop]
     if not kept:
         raise UserError(f"{path}: has no column beside the label; expected at least one feature")
     x = np.empty((len(table), len(kept)), np.float32)
-    columns, notes = [], _Notes()
+    features, notes = [], _Notes()
     for index, column in enumerate(kept):
-        x[:, index], categories = _feature(_whole(table, column), column, path, notes)
-        columns.append(Column(column, categories, column in notes.dates))
+        try:
+            x[:, index], feature = _feature(_whole(table, column), column, notes, (columns or {}).get(column))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        features.append(feature)
     said = [
-        f"file {path.name}: {len(table):,} rows, {sum(column.categories is None for column in columns)} numeric and "
-        f"{sum(column.categories is not None for column in columns)} categorical columns",
+        f"file {path.name}: {len(table):,} rows, {sum(each.categories is None for each in features)} numeric and "
+        f"{sum(each.categories is not None for each in features)} categorical columns",
         f"label {label!r}: {labels.numbered(classes)}",
         *([f"dropped on request: {listed(sorted(set(drop)))}"] if drop else []),
         *notes.lines(),
     ]
-    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(columns), tuple(classes))
+    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(features), tuple(classes))
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -142,6 +157,8 @@ class _Notes:
         self.dates: list[str] = []
         self.constant: list[str] = []
         self.identifiers: list[str] = []
+        self.known: list[str] = []
+        self.clipped: list[str] = []
 
     def lines(self) -> list[str]:
         said = {
@@ -151,41 +168,45 @@ class _Notes:
             "dates as days since 1970-01-01": self.dates,
             "constant": self.constant,
             "different in every row (identifiers? consider --drop)": self.identifiers,
+            "described beforehand": self.known,
+            "values taken to the ends of the described range": self.clipped,
         }
         return [f"{what}: {listed(names)}" for what, names in said.items() if names]
 
 
-def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Array, tuple[str, ...] | None]:
-    """A column as float32 ``(M,)``, and its categories if it has any."""
+def _feature(values: pa.Array, name: str, notes: _Notes, known: described.Known | None) -> tuple[Array, Column]:
+    """A column as float32 ``(M,)``, and what it is."""
     kind, types = values.type, pa.types
     if values.null_count == len(values):
-        raise UserError(f"{path}: column {name!r} has no value in any row; drop it with --drop {name}")
+        raise UserError(f"column {name!r} has no value in any row; drop it with --drop {name}")
     categories: tuple[str, ...] | None = None
     found = dates.parsed(values)
     if found is not None and found.null_count < len(found):
         values, kind = found, found.type
-    if types.is_dictionary(kind) or types.is_boolean(kind) or labels.is_text(kind):
-        codes, categories = _categories(values, name, path)
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    named = is_number and known is not None and isinstance(known[0], str)  # numbers that are names
+    if named or types.is_dictionary(kind) or types.is_boolean(kind) or labels.is_text(kind):
+        codes, categories = _categories(values, name, known)
         notes.categories.append(f"{name} ({len(categories)})")
         if all(map(texts.NUMBER.fullmatch, categories)):
             notes.numerals.append(name)
         numbers = codes.astype(np.float64)
         numbers[codes < 0] = np.nan
-    elif types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+    elif is_number:
         numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     elif dates.is_date(kind):
         numbers = dates.days(values)
         notes.dates.append(name)
     else:
         raise UserError(
-            f"{path}: column {name!r} has the type {kind}; expected numbers, text, true/false or dates: "
+            f"column {name!r} has the type {kind}; expected numbers, text, true/false or dates: "
             f"convert it, or drop it with --drop {name}"
         )
     missing = np.isnan(numbers)
     too_large = np.abs(numbers) > np.finfo(np.float32).max
     if too_large.any():
         raise UserError(
-            f"{path}: column {name!r} holds infinite values (or beyond float32) in {too_large.sum():,} of "
+            f"column {name!r} holds infinite values (or beyond float32) in {too_large.sum():,} of "
             f"{len(numbers):,} rows; replace them, or leave them empty (missing)"
         )
     if missing.any():
@@ -195,24 +216,41 @@ def _feature(values: pa.Array, name: str, path: Path, notes: _Notes) -> tuple[Ar
         notes.constant.append(name)
     elif distinct == len(numbers) and (categories is not None or types.is_integer(kind)):
         notes.identifiers.append(name)
-    return numbers.astype(np.float32), categories
+    numbers, bounds = numbers.astype(np.float32), None
+    if known is not None:
+        notes.known.append(name)
+        if categories is None:
+            bounds = described.bounds(known, name, is_date=name in notes.dates)
+            if beyond := described.clip(numbers, bounds, name):
+                notes.clipped.append(f"{name} ({beyond:,})")
+    return numbers, Column(name, categories, name in notes.dates, known is not None, bounds)
 
 
-def _categories(values: pa.Array, name: str, path: Path) -> tuple[Array, tuple[str, ...]]:
+def _categories(values: pa.Array, name: str, known: described.Known | None) -> tuple[Array, tuple[str, ...]]:
     """The codes of the values in the sorted order of their text, -1 where missing, and that order."""
     declared = pa.types.is_dictionary(values.type)
     if declared:
         values = values.cast(values.type.value_type)
-    text = values.cast(pa.string())
+    text = as_text(values)
     order = sorted(value for value in text.unique().to_pylist() if value is not None)
-    if not declared and (why := texts.mistaken(order)):
-        raise UserError(f"{path}: column {name!r} holds {why}; or drop it with --drop {name}")
+    if known is not None:
+        order = described.categories(known, order, name)
+    elif not declared and (why := texts.mistaken(order)):
+        raise UserError(f"column {name!r} holds {why}; or drop it with --drop {name}")
     if len(order) > MOST_CATEGORIES:
         raise UserError(
-            f"{path}: column {name!r} has {len(order):,} different values in {len(values):,} rows; expected at most "
+            f"column {name!r} has {len(order):,} different values in {len(values):,} rows; expected at most "
             f"{MOST_CATEGORIES:,} categories: group them, or drop it with --drop {name} (an identifier tells nothing)"
         )
     return codes_of(text, order), tuple(order)
+
+
+def as_text(values: pa.Array) -> pa.Array:
+    """Values as text; whole numbers as such, which pandas makes fractions beside missing ones."""
+    kind = values.type
+    if pa.types.is_floating(kind) and pa.compute.all(pa.compute.equal(values, pa.compute.floor(values))).as_py():
+        values = values.cast(pa.int64(), safe=False)
+    return values.cast(pa.string())
 
 
 def codes_of(text: pa.Array, order: Sequence[str | None]) -> Array:

@@ -14,7 +14,7 @@ import pyarrow.compute
 from relaxloss.checks import listed
 from relaxloss.data import dates, labels
 from relaxloss.data.base import FEWEST_MEMBERS, Array, Column
-from relaxloss.data.files import codes_of
+from relaxloss.data.files import as_text, codes_of
 from relaxloss.errors import UserError
 
 STRANGE = 0.1  # share of a column's values that may be unknown: in training, too, a few are of rare categories
@@ -24,8 +24,9 @@ KNOWN = 5  # categories that a message names
 def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
     """Rows of a table as ``(n, D)`` float32: codes of categories, days of dates, NaN where a value is missing.
 
-    Other columns are not looked at. Dates may be given as text (YYYY-MM-DD), as pandas reads them. A category that the
-    columns do not know is missing, as the encoder treats it; a warning is raised where more than a tenth are.
+    Other columns are not looked at. Numbers beyond a column's bounds are taken to their ends, as in training. Dates may
+    be given as text (YYYY-MM-DD), as pandas reads them. A category that the columns do not know is missing, as the
+    encoder treats it; a warning is raised where more than a tenth are.
 
     Raises `UserError` for a column that is absent, there twice, or of another kind.
     """
@@ -42,6 +43,8 @@ def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
                 strange.append(f"{column.name} ({unknown:,} of {given:,})")
         else:
             x[:, index] = _days(values, column.name) if column.dates else _numbers(values, column.name)
+            if column.bounds is not None:
+                np.clip(x[:, index], *column.bounds, out=x[:, index])
     if strange:
         warnings.warn(
             f"values that the model did not learn: {listed(strange)}; they count as missing (is their spelling another "
@@ -78,12 +81,9 @@ def _values(frame: pd.DataFrame, names: list[str], name: str) -> pa.Array:
 
 def _codes(values: pa.Array, column: Column) -> Array:
     """The places of the values in the column's categories, NaN for missing and unknown ones."""
-    kind = values.type
-    if pa.types.is_floating(kind) and pa.compute.all(pa.compute.equal(values, pa.compute.floor(values))).as_py():
-        values = values.cast(pa.int64(), safe=False)  # whole numbers, which pandas keeps so beside missing ones
-    categories = column.categories or ()
+    kind, categories = values.type, column.categories or ()
     try:
-        places = codes_of(values.cast(pa.string()), categories)
+        places = codes_of(as_text(values), categories)
     except pa.ArrowException:
         places = np.full(len(values), -1)
     learned = [repr(each) for each in categories if each is not None]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from relaxloss.data import files, prepared
+from relaxloss.data import described, files, prepared
 from relaxloss.data.base import Dataset, directory, sources
 from relaxloss.errors import UserError, unknown
 from relaxloss.specs import digest, plugin_modules
@@ -21,6 +22,7 @@ def load(
     label: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     drop: str | Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
 ) -> Dataset:
     """The data set of a name, or of a user's own file.
 
@@ -29,24 +31,29 @@ def load(
     What a third party's source prepared is prepared again when its code has changed since.
 
     A path (``.csv``, ``.csv.gz``, ``.parquet``, ``.npz``): the file; CSV and Parquet need the name of the
-    `label` column and leave out the columns in `drop`. A file's bare name is also looked for in `folder`.
+    `label` column and leave out the columns in `drop`. `columns` says what is known of their columns beforehand, from a
+    data dictionary: ``{"age": (0, 110), "ward": ("A", "B")}``; of these the released model holds no statistics of its
+    members, so that the ε of a private training covers it whole. A file's bare name is also looked for in `folder`.
 
     Raises `UserError` for an unknown name, a missing file, or data that cannot be used; see `files` and `prepared`.
     """
     name = os.fspath(name_or_path)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
+    known = described.read(columns or {})
     home = Path(folder) if folder is not None else directory()
     if _is_path(name):
-        return _file(_found(name, home), label, drop)
+        return _file(_found(name, home), label, drop, known)
     path = home / f"{name}.npz"
     source = sources[name]() if name in sources.names() else None
     if source is None and not path.is_file():
         if Path(name).is_file():
-            return _file(Path(name), label, drop)
+            return _file(Path(name), label, drop, known)
         found = {file.stem for file in home.glob("*.npz")}
         raise unknown(f"data set (not registered, and no {name}.npz in {home})", name, {*sources.names(), *found})
-    if label is not None or drop:
-        raise UserError(f"{name}: label and drop are for CSV and Parquet files; {name} is a data set by its name")
+    if label is not None or drop or known:
+        raise UserError(
+            f"{name}: label, drop and columns are for CSV and Parquet files; {name} is a data set by its name"
+        )
     if source is None:
         return prepared.read(path, name)
     code = digest(type(source))
@@ -91,7 +98,7 @@ def _found(name: str, home: Path) -> Path:
     return beside if path.name == name and not path.is_file() and beside.is_file() else path
 
 
-def _file(path: Path, label: str | None, drop: tuple[str, ...]) -> Dataset:
+def _file(path: Path, label: str | None, drop: tuple[str, ...], known: Mapping[str, described.Known]) -> Dataset:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}, or the name of a data set")
     if not path.is_file():
@@ -100,9 +107,11 @@ def _file(path: Path, label: str | None, drop: tuple[str, ...]) -> Dataset:
         raise UserError(f"{path}: there is no such file{beside}; check the path")
     name = re.sub(r"(\.csv\.gz|\.csv|\.parquet|\.npz)$", "", path.name)
     if path.suffix != ".npz":
-        return files.read(path, name, label=label, drop=drop)
-    if label is not None or drop:
-        raise UserError(f"{path}: label and drop are for CSV and Parquet files; the labels of an npz file are its y")
+        return files.read(path, name, label=label, drop=drop, columns=known)
+    if label is not None or drop or known:
+        raise UserError(
+            f"{path}: label, drop and columns are for CSV and Parquet files; the labels of an npz file are its y"
+        )
     return prepared.read(path, name)
 
 

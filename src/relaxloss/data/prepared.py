@@ -43,11 +43,8 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
     try:
         if num_classes is None and "num_classes" in arrays:
             num_classes = int(arrays["num_classes"].item())
-        columns = tuple(
-            Column(str(column), None if categories is None else tuple(map(str, categories)), *map(bool, dates))
-            for column, categories, *dates in json.loads(str(arrays.get("columns", "[]")))
-        )
-    except (ValueError, TypeError) as error:
+        columns = tuple(Column.read(*each) for each in json.loads(str(arrays.get("columns", "[]"))))
+    except (ValueError, TypeError, IndexError) as error:
         raise UserError(f"{path}: num_classes or columns cannot be read ({error}); leave them out") from None
     y, num_classes, classes = _labels(arrays["y"], num_classes, path)
     renamed = [f"labels numbered in sorted order: {labels.numbered(classes)}"] if classes else []
@@ -73,7 +70,7 @@ def write(dataset: Dataset, path: Path, *, made_by: str = "") -> None:
     else:
         arrays["x"] = dataset.x
     if dataset.columns:
-        arrays["columns"] = json.dumps([[column.name, column.categories, column.dates] for column in dataset.columns])
+        arrays["columns"] = json.dumps([column.written() for column in dataset.columns])
     if dataset.classes:
         arrays["classes"] = np.array(dataset.classes)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

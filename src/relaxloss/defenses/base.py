@@ -32,6 +32,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from relaxloss import training
+from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.functional.base import below_guess, half_a_guess
 from relaxloss.specs import Registry, Spec
@@ -83,12 +84,8 @@ class Defense(Spec):
         """Roughly how long its training takes, where plain training takes 1: orders jobs, tells the time left."""
         return 1.0
 
-    def uncovered(self, kind: str) -> tuple[str, ...]:
-        """What it releases of the members beside the weights, for the ε of a private training does not cover it.
-
-        Args:
-            kind: of the data set: image, bits or table.
-        """
+    def uncovered(self, data: Dataset) -> tuple[str, ...]:
+        """What it releases of the members beside the weights, for the ε of a private training does not cover it."""
         return ()
 
     def above_guess(self, num_classes: int) -> dict[str, float]:
@@ -201,9 +198,9 @@ class Composed(Defense):
         """The first part's."""
         return self.parts[0].snapshot
 
-    def uncovered(self, kind: str) -> tuple[str, ...]:
+    def uncovered(self, data: Dataset) -> tuple[str, ...]:
         """All parts'."""
-        return tuple(text for part in self.parts for text in part.uncovered(kind))
+        return tuple(text for part in self.parts for text in part.uncovered(data))
 
     def build(self, net: nn.Module) -> nn.Module:
         """The first part's."""

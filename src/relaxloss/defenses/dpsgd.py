@@ -3,9 +3,10 @@
 Threat model: the strongest: an attacker who sees every intermediate model, if ε is small. At the tiny noise of the
 RelaxLoss paper's baseline and of the preset ``weak`` the accountant's ε is in the thousands or more and guarantees
 nothing; it is reported as it is. ε covers the weights. The encoder of a table, released with them, holds the members'
-means, deviations and rare categories without noise, and no ε covers these (bits and images have constants in their
-place). Training only, no reference data. Cost: about 2.5 times plain training for linear
-layers (ghost clipping: two backward passes, no sample's gradient is ever stored), ten times and more for convolutions.
+means, deviations and rare categories without noise, and no ε covers these, but for columns that are described
+beforehand (`columns` of `relaxloss.data.load`; bits and images have constants in their place). Training only, no
+reference data. Cost: about 2.5 times plain training for linear layers (ghost clipping: two backward passes, no sample's
+gradient is ever stored), ten times and more for convolutions.
 
 Useful range: `noise` 0.003 to 3 (σ, in units of `clip`), or `target_epsilon` 1 to 100; `clip` 0.1 to 10.
 
@@ -37,6 +38,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from relaxloss import training
+from relaxloss.checks import listed
+from relaxloss.data import Dataset
 from relaxloss.defenses.base import Defense, defenses
 from relaxloss.defenses.layers import replaced
 from relaxloss.defenses.privacy import Privacy, noise_for
@@ -109,9 +112,13 @@ class DPSGD(Defense):
         """The net with group normalisation in place of batch normalisation."""
         return without_batch_norm(net)
 
-    def uncovered(self, kind: str) -> tuple[str, ...]:
-        """A table's encoder."""
-        return ("the means, deviations and rare categories of the members' table",) if kind == "table" else ()
+    def uncovered(self, data: Dataset) -> tuple[str, ...]:
+        """A table's encoder, but for the columns that are known beforehand."""
+        names = [column.name for column in data.columns if not column.known]
+        if data.kind != "table" or (data.columns and not names):
+            return ()
+        where = f"in {listed(names)}" if names else "in all columns"
+        return (f"the means, deviations and rare categories of the members {where}",)
 
     def fit(self, task: Task, session: Session) -> Fit:
         """Train by the recipe as the preset changes it."""

@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from relaxloss import seeds
+from relaxloss.data import Dataset
 from relaxloss.defenses.base import NONE, Defense, defenses
 from relaxloss.defenses.queries import beneath, digests, keep_label, secret_key, uniforms
 from relaxloss.errors import UserError
@@ -213,7 +214,7 @@ class MemGuard(Defense):
         """Plain training: the defense acts on the release only."""
         return NONE
 
-    def uncovered(self, kind: str) -> tuple[str, ...]:
+    def uncovered(self, data: Dataset) -> tuple[str, ...]:
         """The surrogate attacker, if there is one."""
         if not self.budget:
             return ()

@@ -77,7 +77,8 @@ def _compared(facts: dict[str, Any], fingerprint: bool) -> dict[str, Any]:
     recipe = {name: value for name, value in facts["experiment"]["recipe"].items() if name != "precision"}
     if not fingerprint:
         return {**facts["experiment"], "recipe": recipe, "samples": facts["samples"]}
-    return {**facts["experiment"], "recipe": recipe, "dataset": f"data of the fingerprint {facts['fingerprint']}"}
+    given = {name: value for name, value in facts["experiment"].items() if name != "columns"}  # in the fingerprint
+    return {**given, "recipe": recipe, "dataset": f"data of the fingerprint {facts['fingerprint']}"}
 
 
 def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:
