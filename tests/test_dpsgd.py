@@ -290,7 +290,7 @@ def test_epsilon_at_the_ends_and_the_noise_for_it() -> None:
     grown = [privacy.epsilon(noise, 1 / 8, 100, 1e-4) for noise in (3.0, 0.3, 0.1, 0.03, 0.01)]
     assert grown == sorted(grown)
     noise = privacy.noise_for(8.0, 1 / 8, 100, 1e-4)
-    assert 7 < privacy.epsilon(noise, 1 / 8, 100, 1e-4) <= 8
+    assert 7.97 < privacy.epsilon(noise, 1 / 8, 100, 1e-4) <= 8, "none of it is given away"
     with pytest.raises(UserError, match="epsilon=1e-12"):
         privacy.noise_for(1e-12, 1.0, 10**6, 1e-9)
 
@@ -298,7 +298,7 @@ def test_epsilon_at_the_ends_and_the_noise_for_it() -> None:
 def test_target_epsilon_is_kept_and_reported(blobs: Dataset) -> None:
     task = Task.of(blobs, np.arange(100), recipe=MLP, seed=3)
     facts = fit(DPSGD(target_epsilon=20.0), task).facts
-    assert 15 < facts["epsilon"] <= 20  # type: ignore[operator]
+    assert 19.9 < facts["epsilon"] <= 20  # type: ignore[operator]
     assert facts["delta"] == pytest.approx(0.001)
     assert facts["steps"] == 3 * 7
     assert facts["sampling_rate"] == pytest.approx(1 / 7)

@@ -68,7 +68,7 @@ class DPSGD(Defense):
     Attributes:
         noise: σ; 0: clipping only.
         clip: C.
-        target_epsilon: choose σ so that the whole training spends this ε (by Rényi accounting), in place of `noise`.
+        target_epsilon: choose σ so that the whole training spends this ε, in place of `noise`.
         delta: δ; None: 1 / (10 M).
         preset: ``weak``, or None: the recipe's optimiser as it is.
         lr: the learning rate, under the recipe's schedule; None: the preset's, or the recipe's.
@@ -83,6 +83,7 @@ class DPSGD(Defense):
 
     about: ClassVar[str] = "clipped gradients and noise, with Opacus (CCS 2016); preset=weak is the baseline to beat"
     requires: ClassVar[str] = "opacus"
+    version: ClassVar[int] = 2
     active: ClassVar[Mapping[str, Any]] = {"noise": 0.5}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"noise": noise, "target_epsilon": None} for noise in (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)

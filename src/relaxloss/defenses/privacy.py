@@ -56,9 +56,9 @@ def _quiet() -> Iterator[None]:
 
 
 def noise_for(target: float, rate: float, steps: int, delta: float) -> float:
-    """The least σ, to three digits, whose ε by Rényi accounting is at most `target`."""
+    """The least σ, to three digits, whose `epsilon` is at most `target`."""
     low, high = 0.0, 1.0
-    while _renyi(high, rate, steps, delta) > target:
+    while epsilon(high, rate, steps, delta) > target:
         low, high = high, 2 * high
         if high > 1e6:
             raise UserError(
@@ -66,7 +66,7 @@ def noise_for(target: float, rate: float, steps: int, delta: float) -> float:
             )
     while high - low > 1e-3 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _renyi(middle, rate, steps, delta) > target else (low, middle)
+        low, high = (middle, high) if epsilon(middle, rate, steps, delta) > target else (low, middle)
     return high
 
 
