@@ -345,10 +345,22 @@ def test_fields_of_settings(text: str, pairs: list[tuple[str, str]]) -> None:
     assert words.fields(text) == pairs
 
 
+def settings_of(spec: str) -> str:
+    return names_of(defenses.parse(spec))["settings"]
+
+
 def test_labels_show_what_varies() -> None:
     assert words.labels(["alpha=1.0,upper=1.0", "alpha=2.0,upper=1.0"]) == ["alpha=1", "alpha=2"]
     assert words.labels(["alpha=1.0,upper=1.0"]) == ["alpha=1"]
     assert words.labels([""]) == [""]
+    assert words.labels([settings_of("dpsgd:target_epsilon=3")], "dpsgd") == ["target_epsilon=3"], "and not the noise"
+    assert words.labels([settings_of("dpsgd")], "dpsgd") == ["noise=0.01"]
+    both = [settings_of("dpsgd:target_epsilon=3"), settings_of("dpsgd:noise=0.5")]
+    assert words.labels(both, "dpsgd") == ["target_epsilon=3", "noise=0.5, target_epsilon=None"]
+    assert words.labels([settings_of("hamp:train=false")], "hamp") == ["train=False"]
+    assert words.labels([settings_of("relaxloss:alpha=0.8,upper=0.3")], "relaxloss") == ["alpha=0.8, upper=0.3"]
+    assert words.labels([settings_of("relaxloss:upper=0.3+memguard")], "relaxloss+memguard") == ["upper=0.3"]
+    assert words.labels(["strength=2"], "somebodys") == ["strength=2"], "of a plugin that is not here"
     assert words.title("relaxloss+memguard") == "RelaxLoss+MemGuard"
 
 

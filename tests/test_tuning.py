@@ -21,6 +21,7 @@ from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.experiment import Quiet, run
 from relaxloss.games import FiveFolds, TuningFolds, five_folds, parse
+from relaxloss.measures import TPRS
 from relaxloss.plan import Experiment
 from relaxloss.report import tuning_page, tuning_words
 from relaxloss.search import Goal, Point, Range, first, following, search
@@ -448,7 +449,7 @@ def test_a_setting_that_fails_is_passed_over(blobs: Dataset, tmp_path: Path, mon
     def measured(experiment: Any, tried: Any, *_args: Any, **_more: Any) -> list[dict[str, Any]]:
         if any(getattr(each, "alpha", 0) > 1 for each in tried):
             raise UserError("training diverged")
-        line = {f"{name}{end}": 0.6 for name in ("top1", "auc", *tuning.TPRS) for end in ("", "_low", "_high")}
+        line = {f"{name}{end}": 0.6 for name in ("top1", "auc", *TPRS) for end in ("", "_low", "_high")}
         return [{"spec": str(each), "note": "", "idle": "", "attack": "loss"} | line for each in tried]
 
     monkeypatch.setattr(tuning, "measure", measured)

@@ -168,7 +168,7 @@ def run(
     for attack, scores in table.items():
         rows += measures.attack(attack, scores, member, level=level)
         rows += _decisions(attack, scores, found, level, seed)
-    rows += measures.worst(table, member, seed=seed, level=level)
+    rows += measures.worst(table, member, rows, seed=seed, level=level)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
     if coin_flips:
         rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))

@@ -14,19 +14,26 @@ from relaxloss import flags, measures, metrics, sides
 from relaxloss.attacks.base import Scores
 from relaxloss.attacks.functional.shapes import bounded
 from relaxloss.flags import Facts, Flag
+from relaxloss.measures import TPRS
 from relaxloss.predictions import Predictions
 from relaxloss.records import exposure
 
-TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in measures.FPRS)
 DISCRETE = ("correctness", "label_only")  # their ties are no sign of rounded predictions
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The strongest attack's name and numbers, from the rows of `measures.worst`; None where not measured."""
+    """The strongest attack's name and numbers, from the rows of `measures.worst`; None where not measured.
+
+    ``attack`` has the largest AUC; ``tpr_at_..._fpr_attack`` the largest share of members found there.
+    """
     found: dict[str, Any] = {}
     for which, start in (("max", ""), ("selected", "selected_")):
         mine = {item["measure"]: item for item in rows if item["attack"] == which}
         found[f"{start}attack"] = mine["auc"]["note"].removeprefix("by ") if mine else None
+        if which == "max":
+            for measure in TPRS:
+                known = not math.isnan(mine[measure]["value"])
+                found[f"{measure}_attack"] = mine[measure]["note"].removeprefix("by ") if known else None
         for measure in ("auc", *TPRS):
             item = mine.get(measure, {"value": np.nan, "low": np.nan, "high": np.nan})
             for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):

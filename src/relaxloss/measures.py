@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ Row = dict[str, Any]
 Bool = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 FPRS = (0.01, 0.001)
+TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in FPRS)
 
 
 def row(measure: str, value: float, *, n: int, low: float = np.nan, high: float = np.nan, attack: str = "",
@@ -84,8 +85,7 @@ def attack(
     low, high = auc_interval(scores, member, clusters, level)
     rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
     nonmembers = int((~member).sum())
-    for fpr in FPRS:
-        measure = f"tpr_at_{fpr:g}_fpr"
+    for fpr, measure in zip(FPRS, TPRS, strict=True):
         if metrics.resolvable(nonmembers, fpr):
             if clusters is None:
                 low, high = metrics.tpr_interval(scores, member, fpr=fpr, level=level, threshold="estimated")
@@ -144,6 +144,7 @@ def decision(
 def worst(
     table: Mapping[str, Scores],
     member: Bool,
+    made: Sequence[Row],
     *,
     seed: int,
     clusters: metrics.Clusters | None = None,
@@ -151,24 +152,23 @@ def worst(
 ) -> list[Row]:
     """The strongest attack twice: ``max`` over all on all samples, and ``selected`` on one half, measured on the other.
 
-    The maximum is biased upwards by the selection; the second number is not. A record that was asked of several models
-    is in one half with all its scores.
+    The maximum is taken for each measure (`made`: the rows of all attacks), so that at a low FPR another attack may be
+    the strongest than by AUC. It is biased upwards by the selection; the second, chosen by its AUC, is not. A record
+    that was asked of several models is in one half with all its scores.
     """
-    by_auc = {name: metrics.auc(scores, member) for name, scores in table.items()}
-    first = max(by_auc, key=lambda name: by_auc[name])
-    rows = attack("max", table[first], member, clusters=clusters, level=level)
+    rows = []
+    for measure in ("auc", *TPRS):
+        mine = [item for item in made if item["measure"] == measure and item["attack"] in table]
+        most = max(mine, key=lambda item: -np.inf if np.isnan(item["value"]) else item["value"])
+        rows.append(most | {"attack": "max", "note": most["note"] or f"by {most['attack']}"})
     record = np.arange(len(member)) if clusters is None else np.unique(clusters.records, return_inverse=True)[1]
     half = (seeds.rng(seed, "selection").random(record.max() + 1) < 0.5)[record]
     if all(part.any() and not part.all() for part in (member[half], member[~half])):
         on_half = {name: metrics.auc(scores[half], member[half]) for name, scores in table.items()}
         chosen = max(on_half, key=lambda name: on_half[name])
         rest = None if clusters is None else clusters.take(~half)
-        rows += attack("selected", table[chosen][~half], member[~half], clusters=rest, level=level)
-        names = {"max": first, "selected": chosen}
-    else:
-        names = {"max": first}
-    for item in rows:
-        item["note"] = item["note"] or f"by {names[item['attack']]}"
+        found = attack("selected", table[chosen][~half], member[~half], clusters=rest, level=level)
+        rows += [item | {"note": item["note"] or f"by {chosen}"} for item in found]
     return rows
 
 

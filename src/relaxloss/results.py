@@ -216,7 +216,7 @@ def _attack_rows(
             name, scores[fair], member[fair], asked_labels[fair], rehearsal, plan.dataset.num_classes,
             clusters=clusters and clusters.take(fair), level=level,
         )  # fmt: skip
-    rows += measures.worst(table, member, seed=seed, clusters=clusters, level=level)
+    rows += measures.worst(table, member, rows, seed=seed, clusters=clusters, level=level)
     return rows, {name: (scores, member) for name, scores in table.items()}
 
 

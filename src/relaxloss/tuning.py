@@ -28,6 +28,7 @@ from relaxloss.engine import Engine
 from relaxloss.errors import UserError, unknown
 from relaxloss.experiment import Quiet, Watch, load_data, run
 from relaxloss.games import FiveFolds, TuningFolds
+from relaxloss.measures import TPRS
 from relaxloss.plan import Experiment
 from relaxloss.results import names_of
 from relaxloss.search import DIGITS, Goal, Point, Range, search
@@ -35,7 +36,6 @@ from relaxloss.selection import Tuned
 from relaxloss.version import __version__
 
 Line = dict[str, Any]
-TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in measures.FPRS)
 DOWN = decimal.Context(prec=DIGITS, rounding=decimal.ROUND_FLOOR)
 SETTINGS = 8  # tried at most, if the caller does not say
 

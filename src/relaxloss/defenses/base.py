@@ -80,6 +80,11 @@ class Defense(Spec):
         return None
 
     @property
+    def without_effect(self) -> tuple[str, ...]:
+        """The fields that do nothing at these settings, so that no report names them."""
+        return ()
+
+    @property
     def effort(self) -> float:
         """Roughly how long its training takes, where plain training takes 1: orders jobs, tells the time left."""
         return 1.0

@@ -105,6 +105,11 @@ class DPSGD(Defense):
             )
 
     @property
+    def without_effect(self) -> tuple[str, ...]:
+        """The noise, where it follows from ε."""
+        return ("noise",) if self.target_epsilon is not None else ()
+
+    @property
     def effort(self) -> float:
         """Measured on the paper's MLP, where ghost clipping applies."""
         return 2.5

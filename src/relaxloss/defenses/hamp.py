@@ -108,6 +108,11 @@ class HAMP(Defense):
     reorder: bool = True
 
     @property
+    def without_effect(self) -> tuple[str, ...]:
+        """The training's fields, where it does not train."""
+        return () if self.train else ("gamma", "alpha")
+
+    @property
     def trainer(self) -> Defense:
         """Plain training without the training part; with it, one training for the release part on and off."""
         return replace(self, reorder=False) if self.train else NONE

@@ -7,7 +7,7 @@ from typing import Any
 
 from relaxloss import attacks as attack_room
 from relaxloss.auditing import Audit
-from relaxloss.findings import TPRS
+from relaxloss.measures import TPRS
 from relaxloss.onerun import MEASURE
 from relaxloss.report import words
 
@@ -55,7 +55,9 @@ def sentences(audit: Audit) -> list[str]:
             found.append(f"{alarms} the share of members found is not measured, since {why}")
         else:
             share, span = words.value(rows["max"], measure), words.interval(rows["max"], measure)
-            found.append(f"{alarms} it finds {share} % of the members ({span})")
+            other = worst[f"{measure}_attack"]
+            by = f", by the attack {other.replace('_', ' ')}" if other != worst["attack"] else ""
+            found.append(f"{alarms} it finds {share} % of the members ({span}{by})")
     said.append(f"A{'; '.join(found)[1:]}.")
     about = attack_room.attacks[worst["attack"].split(":")[0]].about
     text = f"The attack is {worst['attack'].replace('_', ' ')} ({about}), the strongest of {len(measured(audit))}"

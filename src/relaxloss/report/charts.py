@@ -182,13 +182,16 @@ def _bins(result: Result, table: pd.DataFrame) -> tuple[Records, Records]:
 def shift(result: Result, table: pd.DataFrame) -> Figure | None:
     """How α moves the losses: mean, variance, and the gap between members and test samples, over RelaxLoss's α.
 
-    Drawn where nothing but α varies among three or more settings; no defense is α = 0.
+    Drawn of the most settings among which nothing but α varies, if they are three or more; no defense is α = 0.
     """
-    swept = in_sweep_order(table[table["defense"] == "relaxloss"])
-    read = [dict(words.fields(label)) for label in swept["label"]]
-    if len(swept) < 3 or any(set(each) != {"alpha"} for each in read):
+    groups: dict[frozenset[tuple[str, str]], list[tuple[float, tables.Line]]] = {}
+    for line in tables.records(table[table["defense"] == "relaxloss"]):
+        given = dict(words.fields(line["settings"]))
+        alpha = float(given.pop("alpha"))
+        groups.setdefault(frozenset(given.items()), []).append((alpha, line))
+    lines = sorted(max(groups.values(), key=len, default=[]), key=lambda each: each[0])
+    if len(lines) < 3:
         return None
-    lines = [(float(each["alpha"]), line) for each, line in zip(read, tables.records(swept), strict=True)]
     lines = [(0.0, line) for line in tables.records(table[table["defense"] == words.NONE])[:1]] + lines
     points: Records = []
     for alpha, line in lines:
@@ -201,7 +204,7 @@ def shift(result: Result, table: pd.DataFrame) -> Figure | None:
     ticks = powers(min(variances) / 10, max(variances) * 10)
     axes = {
         "loss": alt.Y("value:Q", title="mean loss (nats)"),
-        "loss_variance": alt.Y("value:Q", title="variance of the loss", scale=alt.Scale(type="log"),
+        "loss_variance": alt.Y("value:Q", title="variance of the loss (nats²)", scale=alt.Scale(type="log"),
                                axis=alt.Axis(values=ticks, format="~g")),
         "gap": alt.Y("value:Q", title="training less test accuracy (points)"),
     }  # fmt: skip

@@ -12,11 +12,11 @@ import markupsafe
 import pandas as pd
 import tomli_w
 
+from relaxloss.measures import TPRS
 from relaxloss.report import charts, drawing, single, tables, words
 from relaxloss.report.drawing import Figure
 from relaxloss.report.frontier import frontier
 from relaxloss.report.headline import doubts, headline, selections
-from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
 from relaxloss.store import write_atomically

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import special
 
 from relaxloss import onerun
-from relaxloss.measures import FPRS
+from relaxloss.measures import TPRS
 from relaxloss.records import LEAKING
 from relaxloss.report import words
 from relaxloss.results import Result
@@ -22,7 +22,6 @@ UTILITY = (
     *("top1", "top5", "train_top1", "accuracy_gap", "calibration_error"),
     *("member_loss", "member_loss_variance", "test_loss", "test_loss_variance", "loss_gap"),
 )
-TPRS = tuple(f"tpr_at_{fpr:g}_fpr" for fpr in FPRS)
 ABSENT = {
     "adaptive": "not measured: no shadow was trained with the target's own defense (shadows=undefended)",
     "nonadaptive": "not measured: every shadow was trained with the target's own defense (shadows=same)",
@@ -36,7 +35,8 @@ def summary(result: Result) -> pd.DataFrame:
     Columns: ``defense``, ``settings`` (all fields), ``label`` (the short form of the settings), ``seeds`` (how many),
     ``interval`` (what the intervals are); the measures of utility (`UTILITY`); and per mode, ``adaptive`` and
     ``nonadaptive``: ``auc_<mode>`` of the strongest attack, ``attack_<mode>`` (which it was), ``selected_auc_<mode>``
-    (attack chosen on one half of the samples, measured on the other), and `TPRS` with ``_<mode>``.
+    (attack chosen on one half of the samples, measured on the other), and `TPRS` with ``_<mode>``, each of the attack
+    that is the strongest there.
 
     Every quantity q has ``q_low``, ``q_high`` and ``q_note``; what was not measured is NaN, and the note says why.
     ``delta_top1``, ``delta_top5``, ``delta_auc_<mode>`` are ``100·(value / no defense's - 1)``, as on the poster.
@@ -100,7 +100,7 @@ def _names(result: Result) -> list[Line]:
     short: dict[tuple[Any, str], str] = {}
     for defense, group in pairs.groupby("defense", sort=False):
         settings = [str(each) for each in group["settings"]]
-        short |= {(defense, each): label for each, label in zip(settings, words.labels(settings), strict=True)}
+        short |= {(defense, each): label for each, label in zip(settings, words.labels(settings, str(defense)), strict=True)}
     for line in records(pairs):
         defense, settings = line["defense"], line["settings"]
         group = rows[(rows["defense"] == defense) & (rows["settings"] == settings)]

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from relaxloss.measures import TPRS
 from relaxloss.report import single, tables, words
 from relaxloss.report.headline import doubts, headline, selections
-from relaxloss.report.tables import TPRS
 from relaxloss.report.words import MODES
 from relaxloss.results import Result
 

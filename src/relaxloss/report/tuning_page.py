@@ -16,11 +16,12 @@ from relaxloss import places, tuning
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
 from relaxloss.experiment import load_data
+from relaxloss.measures import TPRS
 from relaxloss.plan import Experiment
 from relaxloss.report import drawing, page, tables, tuning_words, words
 from relaxloss.report.drawing import INK, WIDTH, Figure
 from relaxloss.store import write_atomically
-from relaxloss.tuning import TPRS, Tuning, Wish
+from relaxloss.tuning import Tuning, Wish
 
 NAME = "report.html"
 SHOWN = ("top1", "auc", *TPRS)

@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from relaxloss import defenses
+from relaxloss.defenses import Defense
+from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 
 NONE = "none"
@@ -40,14 +43,45 @@ def short(value: str) -> str:
     return re.sub(r"^(-?\d+)\.0$", r"\1", value)
 
 
-def labels(settings: Iterable[str]) -> list[str]:
-    """Short forms of one defense's settings: the fields that vary among them; of a single one, the first field."""
-    read = [fields(each) for each in settings]
+def labels(settings: Iterable[str], defense: str = "") -> list[str]:
+    """Short forms of one defense's settings, by the fields that have an effect.
+
+    Of several, the fields that vary among them; of a single one, those that are not at their defaults, or else (and of
+    a defense that is not known here) the first.
+    """
+    texts = list(settings)
+    read = [_acting(defense, each) for each in texts]
     if len(read) == 1:
-        return [written(read[0][:1])]
+        return [written([pair for pair in read[0] if not _at_default(defense, texts[0], pair)] or read[0][:1])]
     first = read[0]
     same = {pair for pair in first if all(pair in each for each in read)}
     return [written(pair for pair in each if pair not in same) for each in read]
+
+
+def _specs(defense: str, settings: str) -> list[Defense | None]:
+    """The defense that is meant, or the parts of a composed one; None for what is not known here."""
+    found: list[Defense | None] = []
+    for part, text in zip(defense.split("+"), settings.split("+"), strict=False):
+        try:
+            found.append(defenses.parse(f"{part}:{text}"))
+        except UserError:
+            found.append(None)
+    return found
+
+
+def _acting(defense: str, settings: str) -> list[tuple[str, str]]:
+    """Names and values of the fields that have an effect at these settings."""
+    idle = {name for spec in _specs(defense, settings) if spec is not None for name in spec.without_effect}
+    return [(name, value) for name, value in fields(settings) if name not in idle]
+
+
+def _at_default(defense: str, settings: str, pair: tuple[str, str]) -> bool:
+    """Whether the field of that name and value is at the default of the (or a part's) class; True if not known."""
+    for spec in _specs(defense, settings):
+        for field in dataclasses.fields(spec) if spec is not None else ():
+            if field.name == pair[0]:
+                return short(str(field.default)) == pair[1]
+    return True
 
 
 def written(pairs: Iterable[tuple[str, str]]) -> str:
