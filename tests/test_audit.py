@@ -304,6 +304,53 @@ def test_what_was_not_measured_is_listed_with_its_reason(plain: auditing.Audit) 
         rl.audit(**planted(), attacks="lira")
 
 
+def test_columns_in_another_order_come_before_every_number() -> None:
+    given = planted()
+    audit = rl.audit(**{key: value[:, ::-1] if "logits" in key else value for key, value in given.items()})
+    assert "columns_exchanged" in {flag.name for flag in audit.flags} | {"no_better_than_chance"}
+    audit = rl.audit(**{key: value[:, [0, 2, 1, 3, 4]] if "logits" in key else value for key, value in given.items()})
+    assert "columns_exchanged" in {flag.name for flag in audit.flags}
+    assert audit_words.sentences(audit)[0].startswith("Classes seem to be exchanged: the labels get a probability of")
+    assert "columns_exchanged" in rl.audit(**given).passed
+
+
+def test_epsilon_needs_a_coin_for_each_sample() -> None:
+    given = planted()
+    few = {key: value[:20] if key.startswith("member") else value for key, value in given.items()}
+    with pytest.raises(UserError, match="20 of 320 samples are members; a fair coin"):
+        rl.audit(**few, coin_flips=True)
+    again = {key: value[np.arange(300) // 5] for key, value in given.items()}  # five rows of each person
+    audit = rl.audit(**again, coin_flips=True)
+    assert "repeats" in {flag.name for flag in audit.flags}
+    bound = audit.rows[audit.rows["measure"] == "epsilon_lower_bound"].iloc[0]
+    assert math.isnan(bound["value"])
+    assert bound["note"].startswith("not measured: 100.0% of the samples repeat another")
+    assert not math.isnan(
+        rl.audit(**given, coin_flips=True).rows.set_index("measure").loc["epsilon_lower_bound", "value"]
+    )
+
+
+def test_a_model_that_says_nothing_has_no_attack() -> None:
+    """Equal probabilities, whose sums could differ by rounding, with another mix of classes on each side."""
+    for classes in (4, 5, 10):
+        same = np.full((500, classes), 1 / classes)
+        labels = np.arange(500) % 4, np.arange(500) % 3
+        audit = rl.audit(member_probs=same, member_labels=labels[0], nonmember_probs=same, nonmember_labels=labels[1])
+        assert audit.worst["auc"] == 0.5
+        assert "was not shown to tell" in audit_words.sentences(audit)[0]
+
+
+@pytest.mark.parametrize("digits", [2, 3, 4])
+def test_rounded_probabilities_are_probabilities(digits: int) -> None:
+    given = {key: value.round(digits) if "probs" in key else value for key, value in as_probs(planted()).items()}
+    assert np.abs(given["member_probs"].sum(1) - 1).max() > (1e-3 if digits < 4 else 0)
+    rl.audit(**given)
+    given["member_probs"] = given["member_probs"][:, :4]
+    given["nonmember_probs"] = given["nonmember_probs"][:, :4]
+    with pytest.raises(UserError, match="do not sum to 1"):
+        rl.audit(**{key: value % 4 if "labels" in key else value for key, value in given.items()})
+
+
 def test_no_leak_is_called_none() -> None:
     audit = rl.audit(**planted(seed=8, leak=0.0), attacks="blackbox")
     assert audit.worst["auc_low"] < 0.5 < audit.worst["auc_high"]

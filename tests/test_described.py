@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,20 @@ def test_the_command_line_takes_a_file_of_them(patients: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     (tmp_path / "columns.toml").write_text("age = ")
     assert "is not TOML" in call("train", *options, *tiny, "--out", str(tmp_path / "other")).stderr
+
+
+def test_a_private_model_ships_nothing_of_its_members_that_has_no_noise(patients: Path, tmp_path: Path) -> None:
+    made = trained.train(data.load(patients, label="outcome", columns=COLUMNS), "dpsgd:target_epsilon=5.0", recipe=TINY)
+    made.save(tmp_path / "model")
+    shipped = {path.name: path.read_text() for path in (tmp_path / "model").glob("*.[jc]*")}
+    assert list(shipped) == ["model.json"]
+    assert not {"train_accuracy", "missing values"} & set(
+        re.findall("train_accuracy|missing values", shipped["model.json"])
+    )
+    assert made.facts["train_accuracy"] is not None
+    assert Trained.load(tmp_path / "model").facts == made.facts
+    assert len(Trained.load(tmp_path / "model").history) == len(made.history)
+    shutil.rmtree(tmp_path / "model" / "private")
+    back = Trained.load(tmp_path / "model")
+    assert back.facts == {name: value for name, value in made.facts.items() if name != "train_accuracy"}
+    assert np.array_equal(back.predict(pd.read_csv(patients)), made.predict(pd.read_csv(patients)))

@@ -53,6 +53,10 @@ CASES = [
         {"label_fit": {"the members": LabelFit(0.9, 0.5, 0.9, 1e-9), "shadow 3": LabelFit(0.51, 0.5, 0.9, 0.05)}},
     ),
     ("copies", {"copies": 0.011}, "1.1% of the non-members", {"copies": 0.01}),
+    ("no_skill", {"skill": (0.97, 0.96, 0.965)}, "the accuracy is 97.0%, and", {"skill": (0.97, 0.966, 0.965)}),
+    ("repeats", {"repeats": 0.011}, "1.1% of the samples repeat", {"repeats": 0.01}),
+    ("columns_exchanged", {"exchanged": (0.2, 0.26, 5.1)}, "would get 26.0%", {"exchanged": (0.2, 0.25, 9.0)}),
+    ("columns_exchanged", {"exchanged": (0.2, 0.9, 5.1)}, "would get 90.0%", {"exchanged": (0.2, 0.9, 5.0)}),
     ("class_mix", {"class_mix": (9e-4, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-3, 0.021, "b is rare")}),
     ("class_mix", {"class_mix": (1e-9, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-9, 0.02, "b is rare")}),
     ("selection_on_asked", {"selected_on_asked": True}, "chose", {"selected_on_asked": False}),
@@ -73,7 +77,7 @@ def test_raised_by_the_bad_fact_alone(name: str, bad: dict, detail: str, good: d
 
 def test_the_cases_cover_every_flag_and_every_fact() -> None:
     assert {case[0] for case in CASES} == set(NAMES)
-    assert len(set(NAMES)) == len(NAMES) == 15
+    assert len(set(NAMES)) == len(NAMES) == 18
     known = {field.name for field in dataclasses.fields(Facts)}
     assert {fact for case in CASES for fact in case[1]} == known
     assert all(set(check.needs) <= known for check in CHECKS)

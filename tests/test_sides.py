@@ -92,3 +92,39 @@ def test_the_mix_is_tested_as_scipy_does_and_rare_classes_as_one() -> None:
     assert distance == pytest.approx(np.abs(counts[0] / 105 - counts[1] / 110).sum() / 2)
     assert said == "class a is 38.1% of the members and 54.5% of the non-members"
     assert sides.class_mix(np.zeros(20, int), np.arange(20) < 10, ("a", "b"))[0] == 1
+
+
+def test_repeats_are_rows_of_one_side_and_not_coarse_outputs() -> None:
+    rng = np.random.default_rng(4)
+    member, labels = np.arange(1200) < 600, rng.integers(0, 3, 1200)
+    fine = rng.normal(size=(1200, 3))
+    assert sides.repeats(fine, labels, member) == 0
+    again = fine.copy()
+    again[600:] = fine[600:650].repeat(12, axis=0)  # 50 non-members, twelve times each
+    of_them = labels.copy()
+    of_them[600:] = labels[600:650].repeat(12)
+    assert sides.repeats(again, of_them, member) == 0.5
+    forest = rng.beta(np.where(member, 9, 3), 1.5)  # members surer, of a hundred trees
+    votes = np.log(np.clip(np.stack([forest.round(2), 1 - forest.round(2)], axis=1), 1e-12, 1))
+    assert sides.repeats(votes, (rng.random(1200) < 0.3).astype(int), member) == 0
+
+
+def test_exchanged_columns_are_found_and_a_poor_model_is_none() -> None:
+    rng = np.random.default_rng(5)
+    labels = rng.choice(5, 1500, p=[0.05, 0.25, 0.4, 0.25, 0.05])
+    logits = rng.normal(size=(1500, 5)) - 0.9 * np.abs(np.arange(5) - labels[:, None])  # of ordered classes
+    p = scipy.special.softmax(logits, axis=1)
+    best, same, none = sides.exchanged(logits, labels)
+    assert best == same == pytest.approx(p[np.arange(1500), labels].mean())
+    assert none == 0
+    for order in ([4, 3, 2, 1, 0], [0, 2, 1, 3, 4], [0, 4, 3, 2, 1], [4, 1, 2, 3, 0], [1, 2, 3, 4, 0]):
+        found, other, deviations = sides.exchanged(logits[:, order], labels)
+        assert other == pytest.approx(best)
+        assert found < other - 0.02
+        assert deviations > sides.EXCHANGED, order
+    for seed in range(100):  # models that know next to nothing, and know most classes not at all
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(20, 300, p=np.arange(1, 21) / 210)
+        logits = np.log(np.arange(1, 21)) + rng.normal(size=(300, 20)) + 0.5 * np.eye(20)[labels]
+        found, other, deviations = sides.exchanged(logits, labels)
+        assert deviations <= sides.EXCHANGED or other - found <= 0.05

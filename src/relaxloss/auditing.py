@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.stats
 
-from relaxloss import findings, flags, measures, metrics, onerun, predictions, seeds
+from relaxloss import findings, flags, measures, metrics, onerun, predictions, seeds, sides
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
@@ -31,6 +32,7 @@ from relaxloss.signals import Signals
 from relaxloss.store import write_atomically
 from relaxloss.version import __version__
 
+UNFAIR = 1e-6  # p-value below which a share of members is no fair coin's
 LACKING = {
     "white_box": "not measured: needs the model's gradients, and there are only predictions",
     "perturbed": "not measured: needs answers to perturbed queries, and there are only answers to plain ones",
@@ -164,13 +166,19 @@ def run(
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
     member, labels = found.member, found.labels
+    if coin_flips:
+        _fair(member)
     rows = _utility(found, level)
     for attack, scores in table.items():
         rows += measures.attack(attack, scores, member, level=level)
         rows += _decisions(attack, scores, found, level, seed)
     rows += measures.worst(table, member, rows, seed=seed, level=level)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
-    if coin_flips:
+    repeated = sides.repeats(found.logits, labels, member)
+    if coin_flips and repeated > flags.COPIES:
+        why = f"not measured: {repeated:.1%} of the samples repeat another, so that not each has a coin of its own"
+        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
+    elif coin_flips:
         rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))
     else:
         why = "not measured: nobody said that each sample was trained on by a fair coin flip of its own"
@@ -181,7 +189,7 @@ def run(
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
     worst["shown"] = metrics.auc_interval(strongest, member, 1 - (1 - level) / len(table))[0] > 0.5
-    facts = findings.facts(table, found, known)
+    facts = findings.facts(table, found, rows, known)
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
         worst,
@@ -194,6 +202,16 @@ def run(
         pd.DataFrame(measures.thinned_roc(strongest, member)),
         _facts(found, name, level, seed) | {"classes": list(found.classes), "labels": np.bincount(labels).tolist()},
     )
+
+
+def _fair(member: npt.NDArray[np.bool_]) -> None:
+    """Refuse coin flips that no fair coin gives."""
+    inside, n = int(member.sum()), len(member)
+    if scipy.stats.binomtest(inside, n).pvalue < UNFAIR:
+        raise UserError(
+            f"coin flips were said to choose the members, and {inside:,} of {n:,} samples are members; a fair coin "
+            f"makes about {n // 2:,}: leave --coin-flips (coin_flips=) out, or hand over all samples that had a coin"
+        )
 
 
 def scores_of(found: Predictions, chosen: Sequence[Attack], seed: int) -> tuple[dict[str, Scores], dict[str, str]]:

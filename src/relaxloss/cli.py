@@ -166,7 +166,7 @@ def train(
     result.save(out)
     shutil.rmtree(checkpoints)  # they may hold what the defense throws away, such as an undefended teacher
     for name, value in result.facts.items():
-        console().print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        console().print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     console().print(
         f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data; the model loads without)",
         soft_wrap=True,

@@ -60,8 +60,10 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 
-def facts(table: Mapping[str, Scores], found: Predictions, adaptive: bool | None) -> Facts:
-    """What the flags are decided on."""
+def facts(
+    table: Mapping[str, Scores], found: Predictions, rows: Sequence[Mapping[str, Any]], adaptive: bool | None
+) -> Facts:
+    """What the flags are decided on; `rows` hold those of `measures.utility`."""
     member = found.member
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], member))
@@ -86,6 +88,9 @@ def facts(table: Mapping[str, Scores], found: Predictions, adaptive: bool | None
         auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
         label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, member),
+        skill=measures.skill(rows, found.labels[~member]),
+        repeats=sides.repeats(found.logits, found.labels, member),
+        exchanged=sides.exchanged(found.logits, found.labels),
         class_mix=sides.class_mix(found.labels, member, found.classes),
     )
 
@@ -114,7 +119,8 @@ def histogram(scores: Scores, member: npt.NDArray[np.bool_], bins: int = 50) -> 
     """Shares in equal bins from the 1 % to the 99 % quantile; what is beyond falls into the first and the last."""
     (values,) = bounded(scores)
     low, high = np.quantile(values, [0.01, 0.99])
-    low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value, but for rounding
+        low, high = low - 0.5, low + 0.5
     found = []
     for group, inside in (("member", member), ("test", ~member)):
         counts, edges = np.histogram(np.clip(values[inside], low, high), bins, (low, high))

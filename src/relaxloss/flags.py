@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from relaxloss.errors import UserError
-from relaxloss.sides import LabelFit
+from relaxloss.sides import EXCHANGED, LabelFit
 
 FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may already be half or twice the one asked for
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
@@ -19,6 +19,7 @@ TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up 
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
 CHANCE = 0.05  # p-value above which labels fit their predictions no better than in random order
 COPIES = 0.01  # share of non-members: so many blur an AUC by half of that
+GAIN = 0.05  # of the true class's mean probability, that another order of the columns must bring
 MIX = 1e-3, 0.02  # p-value below which, and distance above which, the mix of classes differs between the sides
 AUC_LEVEL = 0.999  # of 15 attacks, one is below at 95 % in one null run in three
 DISCRETE = frozenset({"correctness", "label_only"})  # attacks whose scores tie by design
@@ -52,6 +53,9 @@ class Facts:
         copies: the share of non-members that are copies of a member: `relaxloss.sides.copied_rows` where the rows are
             known, else `relaxloss.sides.copies`.
         class_mix: `relaxloss.sides.class_mix`.
+        skill: the accuracy on non-members, the lower end of its interval, and the share of their most frequent class.
+        repeats: `relaxloss.sides.repeats`.
+        exchanged: `relaxloss.sides.exchanged`.
     """
 
     nonmembers: int | None = None
@@ -74,9 +78,12 @@ class Facts:
     label_fit: Mapping[str, LabelFit] | None = None
     copies: float | None = None
     class_mix: tuple[float, float, str] | None = None
+    skill: tuple[float, float, float] | None = None
+    repeats: float | None = None
+    exchanged: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta", "copies"):
+        for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta", "copies", "repeats"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise UserError(f"{name}={share!r}; expected a share between 0 and 1, or None if it is not known")
@@ -234,6 +241,30 @@ def _copies(facts: Facts) -> str | None:
     return f"{share:.1%} of the non-members are copies of a member" if share > COPIES else None
 
 
+def _no_skill(facts: Facts) -> str | None:
+    assert facts.skill is not None
+    accuracy, low, share = facts.skill
+    if low > share:
+        return None
+    return f"the accuracy is {accuracy:.1%}, and always naming the most frequent class gives {share:.1%}"
+
+
+def _repeats(facts: Facts) -> str | None:
+    assert facts.repeats is not None
+    return f"{facts.repeats:.1%} of the samples repeat another" if facts.repeats > COPIES else None
+
+
+def _exchanged(facts: Facts) -> str | None:
+    assert facts.exchanged is not None
+    found, best, deviations = facts.exchanged
+    if deviations <= EXCHANGED or best - found <= GAIN:
+        return None
+    return (
+        f"the labels get a probability of {found:.1%} on average, and would get {best:.1%} were the columns in another "
+        "order"
+    )
+
+
 def _class_mix(facts: Facts) -> str | None:
     assert facts.class_mix is not None
     p, distance, said = facts.class_mix
@@ -270,6 +301,35 @@ CHECKS = (
         "that the leakage is understated for all others.",
         what_to_do="Keep one of each record, told by its features. If these are different people with the same values, "
         "no attack can tell them apart: read the figures as too low for everybody else.",
+    ),
+    Check(
+        "columns_exchanged",
+        ("exchanged",),
+        _exchanged,
+        raised_if=f"in another order the columns would fit the labels better by more than {GAIN:.0%} and {EXCHANGED} "
+        "standard errors",
+        why="A trained model knows its classes best by their own names. If others fit better, columns or labels are "
+        "exchanged, and then no attack is measured.",
+        what_to_do="Check that the columns are in the labels' order, and what each label stands for.",
+    ),
+    Check(
+        "no_skill",
+        ("skill",),
+        _no_skill,
+        raised_if="the accuracy on non-members is not above the share of their most frequent class, by its interval",
+        why="A model that names one class for everybody is as accurate, and leaks nothing: accuracy does not say here "
+        "whether a defense cost any use.",
+        what_to_do="Judge usefulness by what the model is for (its ranking, the rare classes), or balance the classes.",
+    ),
+    Check(
+        "repeats",
+        ("repeats",),
+        _repeats,
+        raised_if=f"more than {COPIES:.0%} of the samples have the very outputs and label of another sample of their "
+        "side, and not because outputs are coarse",
+        why="Repeated rows, such as several of one person, are no independent observations: all intervals are too "
+        "narrow, and a few people can pass for many.",
+        what_to_do="Keep one row of each person.",
     ),
     Check(
         "class_mix",

@@ -67,6 +67,17 @@ def utility(
     return rows
 
 
+def skill(rows: Sequence[Row], labels: Ints) -> tuple[float, float, float]:
+    """``top1`` of the rows, the lower end of its interval, and the accuracy of naming always the most frequent class.
+
+    Args:
+        rows: of `utility`.
+        labels: ``(n,)`` of the test samples.
+    """
+    top1 = next(item for item in rows if item["measure"] == "top1")
+    return float(top1["value"]), float(top1["low"]), float(np.bincount(labels).max() / len(labels))
+
+
 def attack(
     name: str,
     scores: Scores,

@@ -19,7 +19,7 @@ from relaxloss.checks import listed
 from relaxloss.data import files
 from relaxloss.data.labels import is_text
 from relaxloss.errors import UserError, unknown
-from relaxloss.predictions import KINDS, MOST_CLASSES, TOLERANCE, Kind, Predictions, of_arrays
+from relaxloss.predictions import KINDS, MOST_CLASSES, Kind, Predictions, of_arrays, tolerance
 from relaxloss.store import file_digest
 
 LIMIT = 8 * 10**9  # bytes: more in one file is a mistake, or an attack on the reader's memory
@@ -94,7 +94,7 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None) -> dic
         if name in names:
             taken[key] = _values(_whole(table, name), f"{path}: column {name!r}")
     with np.errstate(invalid="ignore"):  # infinities are refused later
-        summed = np.abs(outputs.sum(axis=1) - 1).max() <= TOLERANCE
+        summed = np.abs(outputs.sum(axis=1) - 1).max() <= tolerance(outputs)
     if not prefix and not summed:
         _no_strangers(path, columns, taken["labels"])
     return taken

@@ -24,7 +24,7 @@ Bools = npt.NDArray[np.bool_]
 KINDS = ("auto", "probs", "logits")
 FEWEST_ROWS = 10
 MOST_CLASSES = 1000
-TOLERANCE = 1e-3  # by which a row of probabilities may miss a sum of 1: they may have been rounded
+TOLERANCE = 1e-3  # by which a row of probabilities may miss a sum of 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +158,22 @@ def of_groups(
     )  # fmt: skip
 
 
+def tolerance(values: Floats) -> float:
+    """By how much rows of probabilities ``(N, C)`` may miss a sum of 1: more if rounded to 2 to 4 digits."""
+    for digits in (2, 3, 4):
+        scaled = values * 10.0**digits
+        with np.errstate(invalid="ignore"):  # infinities are refused later
+            rounded = (np.abs(scaled - np.round(scaled)) < 1e-6).all()
+        if rounded:
+            return max(TOLERANCE, 0.5 * values.shape[1] * 10.0**-digits + 1e-9)
+    return TOLERANCE
+
+
 def _kind_of(values: Floats, kind: Kind, at: str) -> tuple[Literal["probs", "logits"], list[str]]:
     """Probabilities or logits, and the sentence that says which were taken."""
     outside = (values < 0) | (values > 1)
     sums = values.sum(axis=1)
-    off = np.abs(sums - 1) > TOLERANCE if values.shape[1] > 1 else np.zeros(len(values), bool)
+    off = np.abs(sums - 1) > tolerance(values) if values.shape[1] > 1 else np.zeros(len(values), bool)
     if (
         kind != "logits"
         and values.shape[1] > 1

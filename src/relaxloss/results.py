@@ -83,8 +83,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             for fact, value in own_facts.items():
                 if isinstance(value, (int, float)):
                     rows.append(head | {"adaptive": None} | measures.row(fact, value, n=1))
-            for item in _utility(plan, store, defense, seed, design, labels):
-                rows.append(head | {"adaptive": None} | item)
+            useful = _utility(plan, store, defense, seed, design, labels)
+            rows += [head | {"adaptive": None} | item for item in useful]
             arrays = jobs.observed(store, plan.signal_keys(defense, seed, first)["plain"])
             observed = Signals.join([arrays], labels)
             for which, places in (("member", design.members(first)), ("test", design.test_of(first))):
@@ -110,7 +110,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
             released = arrays.get("release", (0.0, 0.0))  # there if it is not the network itself
             facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
-            for flag in flags.raised(dataclasses.replace(facts, copies=copied)):
+            skill = measures.skill(useful, labels[design.test_of(first)])
+            for flag in flags.raised(dataclasses.replace(facts, copies=copied, skill=skill)):
                 warned.setdefault(flag, []).append(str(defense))
     whole = {"dataset": dataset.name, "model": str(plan.recipe.model), "game": experiment.game.brief}
     table_of_rows = pd.DataFrame([whole | item for item in rows])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy.optimize
 import scipy.special
 import scipy.stats
 
@@ -14,6 +15,8 @@ from relaxloss.checks import Bools, Ints
 
 POWER = 12  # deviations that the probabilities must claim above chance before labels at chance mean something
 TWINS = 3
+REPEATED = 30  # times as often as across the sides, rows on one side must agree to be repeats and no coarse outputs
+EXCHANGED = 5  # deviations by which another order of the classes must fit better
 FEWEST_EXPECTED = 5  # of a class on each side: the chi-square test's usual condition; rarer classes are counted as one
 
 
@@ -71,6 +74,32 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
         labels: ``(N,)`` true classes.
         member: ``(N,)`` booleans.
     """
+    inside, outside = _counts(outputs, labels, member)
+    n, m = int(member.sum()), int((~member).sum())
+    across, within = (inside * outside).sum() / (n * m), (outside * (outside - 1)).sum() / max(m * (m - 1), 1)
+    if across == 0:
+        return 0.0
+    return float(outside[inside > 0].sum() / m) if across > TWINS * within else None
+
+
+def repeats(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) -> float:
+    """The share of samples with the very outputs and label of another of their side, if that is no chance: else 0.
+
+    Coarse outputs are shared across the sides too: a side counts where two of its rows agree more than `REPEATED` times
+    as often as a member and a non-member do. Arguments and what is left out: as in `copies`.
+    """
+    inside, outside = _counts(outputs, labels, member)
+    n, m = int(member.sum()), int((~member).sum())
+    across = (inside * outside).sum() / (n * m)
+    again = 0
+    for counts, size in ((inside, n), (outside, m)):
+        within = (counts * (counts - 1)).sum() / max(size * (size - 1), 1)
+        again += int(counts[counts > 1].sum()) if within > REPEATED * across else 0
+    return again / len(labels)
+
+
+def _counts(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) -> tuple[Ints, Ints]:
+    """How many members, and how many non-members, have each of the different rows of outputs and label."""
     top = outputs.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         graded = (np.exp(outputs - top) > 1e-7).sum(axis=1) > 1
@@ -78,11 +107,29 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
     _, codes = np.unique(keys, return_inverse=True)
     inside, outside = (np.bincount(codes[side & graded], minlength=len(rows)) for side in (member, ~member))
-    n, m = int(member.sum()), int((~member).sum())
-    across, within = (inside * outside).sum() / (n * m), (outside * (outside - 1)).sum() / max(m * (m - 1), 1)
-    if across == 0:
-        return 0.0
-    return float(outside[inside > 0].sum() / m) if across > TWINS * within else None
+    return inside, outside
+
+
+def exchanged(logits: npt.NDArray[np.floating[Any]], labels: Ints) -> tuple[float, float, float]:
+    """Would the columns fit the labels better in another order?
+
+    The mean probability of the true class; what it would be in the order of the columns that fits best (an assignment
+    problem on the classes' mean probabilities); by how many standard errors that is more. ``(p, p, 0)`` if the order
+    that is given is the best.
+
+    Args:
+        logits: ``(n, C)``.
+        labels: ``(n,)`` true classes.
+    """
+    p = scipy.special.softmax(logits, axis=1)
+    fit = np.zeros((p.shape[1], p.shape[1]))
+    np.add.at(fit, labels, p)
+    order = scipy.optimize.linear_sum_assignment(fit, maximize=True)[1]
+    rows = np.arange(len(labels))
+    found, other = p[rows, labels], p[rows, order[labels]]
+    gain = other - found
+    error = float(gain.std() / math.sqrt(len(gain)))
+    return float(found.mean()), float(other.mean()), float(gain.mean()) / error if error > 0 else 0.0
 
 
 def copied_rows(x: npt.NDArray[Any], labels: Ints, members: Ints, nonmembers: Ints) -> float | None:

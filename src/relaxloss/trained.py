@@ -37,6 +37,7 @@ CARD, NETWORK, RELEASE, SPLIT, HISTORY = (
     "private/split.npz",
     "history.csv",
 )
+PRIVATE_HISTORY, PRIVATE_CARD = "private/history.csv", "private/model.json"
 
 FORMAT = 2
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile)
@@ -95,7 +96,11 @@ class Trained:
         return tuple(self.card["classes"])
 
     def save(self, folder: Path | str) -> None:
-        """Write the model: safetensors and JSON, no pickle; what must not be shipped goes into ``private``."""
+        """Write the model: safetensors and JSON, no pickle; what must not be shipped goes into ``private``.
+
+        Where ε is claimed, that is also what no noise was added to: the training's history, the accuracy on the
+        members, and the provenance, which counts rows.
+        """
         folder = Path(folder)
         weights = {NETWORK: pack_weights(self.network.state_dict())}
         if self.release is not self.network:
@@ -105,14 +110,19 @@ class Trained:
         if RELEASE not in weights:
             (folder / RELEASE).unlink(missing_ok=True)  # of a model that was here before
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()}
-        files = {SPLIT: pack_arrays(self.split) if self.split else None}
-        files[HISTORY] = self.history.to_csv(index=False).encode() if len(self.history) else None
+        history = self.history.to_csv(index=False).encode() if len(self.history) else None
+        card, private = self.card | {"facts": self.facts, "sha256": digests}, None
+        if "epsilon" in self.facts:
+            kept = {name: value for name, value in self.facts.items() if name != "train_accuracy"}
+            private, card = json.dumps(card, indent=2).encode(), card | {"facts": kept, "provenance": ""}
+        files = {SPLIT: pack_arrays(self.split) if self.split else None, PRIVATE_CARD: private}
+        files |= {HISTORY: history if private is None else None, PRIVATE_HISTORY: history if private else None}
         for name, found in files.items():
             if found is None:
                 (folder / name).unlink(missing_ok=True)
             else:
                 write_atomically(folder / name, found)
-        write_atomically(folder / CARD, json.dumps(self.card | {"facts": self.facts, "sha256": digests}, indent=2))
+        write_atomically(folder / CARD, json.dumps(card, indent=2))
 
     @staticmethod
     def load(folder: Path | str) -> Trained:
@@ -126,10 +136,13 @@ class Trained:
                     f"{folder}: the model was saved in format {card['format']}, by relaxloss {card['relaxloss']}; "
                     f"expected format {FORMAT}: load it with that version, or train again"
                 )
+            if (folder / PRIVATE_CARD).exists() and "epsilon" in card["facts"]:
+                card = json.loads((folder / PRIVATE_CARD).read_text(encoding="utf-8"))
             weights = _weights(folder, card.pop("sha256"))
             state = unpack_weights(weights[NETWORK])
             split = unpack_arrays((folder / SPLIT).read_bytes()) if (folder / SPLIT).exists() else {}
-            history = pd.read_csv(folder / HISTORY) if (folder / HISTORY).exists() else pd.DataFrame()
+            histories = [path for path in (folder / HISTORY, folder / PRIVATE_HISTORY) if path.exists()]
+            history = pd.read_csv(histories[0]) if histories else pd.DataFrame()
             facts, classes = card.pop("facts"), card["num_classes"]
             if len(card["classes"]) not in (0, classes) or any(len(column) not in (3, 5) for column in card["columns"]):
                 raise UserError(f"{damaged}: {CARD} names {len(card['classes'])} classes of {classes}, or odd columns")

@@ -25,7 +25,7 @@ from relaxloss import seeds
 from relaxloss.errors import UserError
 from relaxloss.task import Network, Recipe, Samples, Task, make_network, predict
 
-VERSION = 1  # of everything here that can change a trained weight; part of every training's content key
+VERSION = 2  # of everything here that can change a trained weight; part of every training's content key
 
 
 @dataclass(eq=False)

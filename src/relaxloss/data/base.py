@@ -180,7 +180,8 @@ class Encoder(nn.Module):
     """Raw rows → network input, as a part of the released model.
 
     Images: ``(x / 255 - 0.5) / 0.25``, constants that say nothing about anybody. Bits: as floats. Tables: numeric
-    columns standardised with the members' mean and deviation, missing values replaced by the members' mean;
+    columns standardised with the members' mean and deviation (0 where all members are alike, whatever comes later),
+    missing values replaced by the members' mean;
     categorical columns one-hot, where a category that fewer than 5 members have is all zeros, as is a missing one.
     Of columns that are known beforehand nothing is fitted: the middle of the range stands for the mean, the deviation
     of a uniform distribution over it for the deviation, and every category is kept.
@@ -221,8 +222,10 @@ class Encoder(nn.Module):
         mean = np.where(known, x, 0).sum(0) / count
         deviation = np.sqrt(np.where(known, (x - mean) ** 2, 0).sum(0) / count)
         encoder.offset.copy_(torch.from_numpy(mean))
-        scale = deviation.astype(np.float32)  # exactly 0 for a constant column: float32 values sum exactly in float64
-        encoder.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1)))
+        # Exactly 0 for a constant column, as float32 values sum exactly in float64: no weight of it was trained, and
+        # whatever else it holds later must not meet one, so that it is encoded as 0 (a difference over infinity).
+        scale = deviation.astype(np.float32)
+        encoder.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, np.inf)))
         for column, about in enumerate(dataset.columns):
             if about.categories:  # the mean of codes is nothing's, and no use
                 encoder.offset[column], encoder.scale[column] = 0, 1

@@ -76,7 +76,7 @@ class RandomOrder(nn.Module):
             values = np.stack([draw.integers(256 if x.ndim == 4 else 2, size=x[0].numel()) for draw in draws])
             return torch.from_numpy(values.astype(np.uint8)).to(x.device).reshape(x.shape)
         normal = torch.from_numpy(np.stack([draw.standard_normal(x.shape[1]) for draw in draws])).to(x.device)
-        rows = encoder.offset + encoder.scale * normal
+        rows = encoder.offset + encoder.scale.nan_to_num(posinf=0) * normal  # infinite of a constant column
         if encoder.sizes:
             even = torch.from_numpy(np.stack([draw.random(x.shape[1]) for draw in draws])).to(x.device)
             sizes = torch.tensor(encoder.sizes, device=x.device)

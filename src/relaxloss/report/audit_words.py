@@ -88,7 +88,12 @@ def doubts(audit: Audit) -> list[str]:
             f"The labels seem to belong to other rows or other columns: {flag.detail}. {flag.what_to_do} Until then no "
             "number here says anything about the model."
         ]
-    if "auc_below_half" in raised and audit.worst["auc_low"] <= 0.5:
+    if (flag := raised.get("columns_exchanged")) is not None:
+        return [
+            f"Classes seem to be exchanged: {flag.detail}. {flag.what_to_do} Until then no number here says anything "
+            "about the model."
+        ]
+    if "auc_below_half" in raised and "class_mix" not in raised and audit.worst["auc_low"] <= 0.5:
         lowest = measured(audit)[-1]
         return [
             f"Members and non-members seem to be swapped: the attack {lowest['attack'].replace('_', ' ')} has an AUC "
