@@ -131,8 +131,8 @@ def poster(folder: Path) -> str:
     none, ours = (table[table["defense"] == name].iloc[0] for name in ("none", "relaxloss"))
     head = ("%", "poster: none", "RelaxLoss", "Δ", "ours: none", "RelaxLoss", "Δ", "Δ less the poster's")
     rows = []
-    for measure, (before, after) in known["settings"][setting].items():
-        change, our_change = 100 * (after / before - 1), float(ours[f"delta_{measure}"])
+    for measure, (before, after, change) in known["settings"][setting].items():
+        our_change = float(ours[f"delta_{measure}"])
         cells = (f"{before:.1f}", f"{after:.1f}", f"{change:+.1f}")
         cells += (_interval(none, measure, 100, 1), _interval(ours, measure, 100, 1))
         rows.append((MEASURES[measure], *cells, f"{our_change:+.1f}", f"{our_change - change:+.1f}"))

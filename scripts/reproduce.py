@@ -28,6 +28,7 @@ import torch
 
 from relaxloss import data, defenses, games, models, report
 from relaxloss.data.base import sources
+from relaxloss.errors import UserError
 from relaxloss.report import charts
 from relaxloss.store import write_atomically
 
@@ -64,14 +65,20 @@ class Entry:
         return (self.folder / "results.csv").is_file()
 
 
-def entries(root: Path) -> list[Entry]:
-    """All experiments below the folder, cheapest first; what cannot be told comes last."""
-    paths = sorted(root.rglob(SPEC))
-    found = [
-        Entry(path.parent.relative_to(root).as_posix(), path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
-        for path in paths
-    ]
-    return sorted(found, key=core_hours)
+def entries(root: Path) -> tuple[list[Entry], list[str]]:
+    """All experiments below the folder, cheapest first (what cannot be told comes last); and the specs with a mistake.
+
+    The latter as sentences: one mistaken file keeps nobody from the rest.
+    """
+    found, mistaken = [], []
+    for path in sorted(root.rglob(SPEC)):
+        name = path.parent.relative_to(root).as_posix()
+        try:
+            entry = Entry(name, path.parent, tomllib.loads(path.read_text(encoding="utf-8")))
+            found.append((core_hours(entry), entry))
+        except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            mistaken.append(f"{name}: {path} has a mistake ({type(error).__name__}: {error}): mend it")
+    return [entry for _, entry in sorted(found, key=lambda each: each[0])], mistaken
 
 
 def core_hours(entry: Entry) -> float:
@@ -154,19 +161,28 @@ def run(entry: Entry, workers: int | None) -> bool:
 
 
 def keep(run: Path, results: Path) -> None:
-    """Copy what is small and readable: no store, no page, no bitmaps."""
-    for name in (SPEC, "results.csv"):
-        shutil.copyfile(run / name, results / name)
+    """Copy what is small and readable: no store, no page, no bitmaps. The results themselves come last, as a mark."""
+    (results / "results.csv").unlink(missing_ok=True)
     for name in ("details", "charts"):
         shutil.rmtree(results / name, ignore_errors=True)
         shutil.copytree(run / name, results / name, ignore=shutil.ignore_patterns("*.png"))
+    for name in (SPEC, "results.csv"):
+        write_atomically(results / name, (run / name).read_bytes())
 
 
-def draw(folder: Path) -> None:
-    """The charts of a folder of parts, which are runs of one experiment with other seeds or defenses each."""
-    result = report.load(folder)
+def draw(folder: Path) -> bool:
+    """The charts of a folder of parts, which are runs of one experiment with other seeds or defenses each.
+
+    Whether they could be drawn: a part may be damaged.
+    """
+    try:
+        result = report.load(folder)
+    except UserError as error:
+        print(f"{folder.name}: its charts are not drawn anew: {error}", flush=True)
+        return False
     for figure, text in charts.drawn(result, report.summary(result)):
         write_atomically(folder / "charts" / f"{figure.name}.svg", text)
+    return True
 
 
 def main(arguments: list[str]) -> int:
@@ -183,15 +199,17 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.prepare:
         prepare(ROOT / "runs" / "data")
-    found = entries(given.results)
+    found, mistaken = entries(given.results)
+    for text in mistaken:
+        print(f"== {text}", flush=True)
     for name in given.names:
         if not any(below(entry.name, name) for entry in found):
             parser.error(f"no experiment {name!r}; known: {', '.join(sorted(entry.name for entry in found))}")
     found = [entry for entry in found if not given.names or any(below(entry.name, name) for name in given.names)]
     if given.list:
         show(found)
-        return 0
-    failed = 0
+        return len(mistaken)
+    failed = len(mistaken)
     for entry in found:
         if entry.missing and not (given.download and entry.spec["dataset"] in sources.names()):
             hint = "; --prepare may unpack it" if (entry.missing.parent / "prepare.py").is_file() else ""
@@ -199,8 +217,10 @@ def main(arguments: list[str]) -> int:
             continue
         failed += not run(entry, given.workers)
     for folder in sorted({entry.folder.parent for entry in found if entry.done and entry.is_part}):
-        draw(folder)
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False)
+        failed += not draw(folder)
+    if subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False).returncode:
+        print("the documents are not filled; see above", flush=True)
+        failed += 1
     return failed
 
 

@@ -357,6 +357,8 @@ def test_labels_show_what_varies() -> None:
     assert words.labels([settings_of("dpsgd")], "dpsgd") == ["noise=0.01"]
     both = [settings_of("dpsgd:target_epsilon=3"), settings_of("dpsgd:noise=0.5")]
     assert words.labels(both, "dpsgd") == ["target_epsilon=3", "noise=0.5, target_epsilon=None"]
+    hamp = [settings_of("hamp:train=false"), settings_of("hamp:gamma=0.9"), settings_of("hamp")]
+    assert words.labels(hamp, "hamp") == ["train=False", "gamma=0.9, train=True", "gamma=0.5, train=True"]
     assert words.labels([settings_of("hamp:train=false")], "hamp") == ["train=False"]
     assert words.labels([settings_of("relaxloss:alpha=0.8,upper=0.3")], "relaxloss") == ["alpha=0.8, upper=0.3"]
     assert words.labels([settings_of("relaxloss:upper=0.3+memguard")], "relaxloss+memguard") == ["upper=0.3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import runpy
 import shutil
 import tomllib
@@ -76,7 +77,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cheapest_first_by_the_work_that_there_is(results: Path) -> None:
-    found = SCRIPT["entries"](results)
+    found, mistaken = SCRIPT["entries"](results)
+    assert mistaken == []
     assert [entry.name for entry in found] == ["ablations/short", "long", "ablations/away"]
     # 40 members, 3 epochs, 2 seeds, target and shadow; none (HAMP's release too), relaxloss and one early stopping
     assert SCRIPT["core_hours"](found[0]) == pytest.approx(40 * 3 * 2 * 6 / 9_000 / 3600)
@@ -97,6 +99,8 @@ def test_an_experiment_runs_and_one_without_data_is_passed_over(
 ) -> None:
     scope = SCRIPT["main"].__globals__
     monkeypatch.setitem(scope, "ROOT", tmp_path)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "fill_docs.py").write_text("")
     assert SCRIPT["main"](["ablations", "--workers", "1", "--results", str(results)]) == 0
     said = capfd.readouterr().out
     away = tmp_path / "data" / "bank.npz"
@@ -113,6 +117,35 @@ def test_an_experiment_runs_and_one_without_data_is_passed_over(
     assert "<svg" in (results / "sweep" / "charts" / "tradeoff.svg").read_text(), "of all parts together"
     with pytest.raises(SystemExit):
         SCRIPT["main"](["nonsense", "--results", str(results)])
+    (tmp_path / "scripts" / "fill_docs.py").write_text("raise SystemExit(1)")
+    capfd.readouterr()
+    shutil.copytree(kept, results / "again" / "seed0")
+    shutil.copytree(kept, results / "again" / "seed1")
+    (results / "again" / "seed1" / "results.csv").write_text("garbage")
+    assert SCRIPT["main"](["again/seed0", "--workers", "1", "--results", str(results)]) == 2
+    said = capfd.readouterr().out
+    assert re.search(r"again: its charts are not drawn anew: .*seed1.*damaged", said)
+    assert "the documents are not filled" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'dataset = "shop"\ndefenses = ["relaxlos:alpha=1"]',
+        "dataset = ",
+        "note = 'no data'",
+        'dataset = "shop"\nrecipe = 3',
+    ],
+)
+def test_one_mistaken_spec_keeps_nobody_from_the_rest(
+    results: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (results / "wrong").mkdir()
+    (results / "wrong" / "experiment.toml").write_text(text)
+    assert SCRIPT["main"](["--list", "--results", str(results)]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith(f"== wrong: {results / 'wrong' / 'experiment.toml'} has a mistake (")
+    assert said.count("a stand-in") == 3
 
 
 def test_prepare_uses_the_data_directorys_own_script(
@@ -129,7 +162,7 @@ def test_prepare_uses_the_data_directorys_own_script(
     SCRIPT["prepare"](out)
     assert {path.name for path in out.iterdir()} == {"bank.npz", "bank.csv"}
     assert {path.name for path in home.iterdir()} == before, "the data directory itself is only read"
-    assert all(entry.missing is None for entry in SCRIPT["entries"](results) if entry.name == "ablations/away")
+    assert all(entry.missing is None for entry in SCRIPT["entries"](results)[0] if entry.name == "ablations/away")
 
 
 def test_documents_wait_for_what_has_not_run(tmp_path: Path) -> None:

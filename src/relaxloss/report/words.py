@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -53,9 +54,18 @@ def labels(settings: Iterable[str], defense: str = "") -> list[str]:
     read = [_acting(defense, each) for each in texts]
     if len(read) == 1:
         return [written([pair for pair in read[0] if not _at_default(defense, texts[0], pair)] or read[0][:1])]
-    first = read[0]
-    same = {pair for pair in first if all(pair in each for each in read)}
-    return [written(pair for pair in each if pair not in same) for each in read]
+    values: dict[str, set[str]] = {}
+    for name, value in itertools.chain(*read):
+        values.setdefault(name, set()).add(value)
+    everywhere = set.intersection(*({name for name, _ in each} for each in read))
+    return [
+        written(
+            pair
+            for pair in each
+            if len(values[pair[0]]) > 1 or (pair[0] not in everywhere and not _at_default(defense, text, pair))
+        )
+        for text, each in zip(texts, read, strict=True)
+    ]
 
 
 def _specs(defense: str, settings: str) -> list[Defense | None]:
