@@ -7,6 +7,7 @@ both alternate, so that a busy machine slows both; the median of the rounds' rat
 
 from __future__ import annotations
 
+import datetime
 import json
 import statistics
 import sys
@@ -50,6 +51,7 @@ def main() -> None:
         "ratio": round(statistics.median(b / a for a, b in zip(batched, loop, strict=True)), 1),
         "ratios": [round(b / a, 1) for a, b in zip(batched, loop, strict=True)],
         "largest_difference": error,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "torch": torch.__version__,
     }
     path = ROOT / "results" / "benchmarks" / "memguard.json"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import itertools
 import json
 import statistics
@@ -32,6 +33,7 @@ from relaxloss.defenses import NONE
 from relaxloss.defenses.memguard import Guard, MemGuard, phase_one, phase_two
 from relaxloss.models import Model
 from relaxloss.training import Recipe, Session, Task, predict
+from relaxloss.version import __version__
 
 PUBLISHED = {1.0: 0.50, 0.7: 0.52, 0.5: 0.55, 0.3: 0.62, 0.1: 0.69, 0.0: 0.73}
 TOLERANCE = 0.04
@@ -156,7 +158,14 @@ def write(runs: list[dict[str, Any]]) -> None:
         rows.append({"budget": budget, "published": published, "ours": mean, "deviation": deviation, "within": within})
         print(f"budget {budget}: published {published:.2f}, ours {mean:.3f}" + ("" if within else "  (outside ±0.04)"))
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    content = {"command": "python benchmarks/memguard_location30.py", "rows": rows, "runs": runs}
+    content = {
+        "command": "python benchmarks/memguard_location30.py",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "relaxloss": __version__,
+        "torch": torch.__version__,
+        "rows": rows,
+        "runs": runs,
+    }
     OUT.write_text(json.dumps(content, indent=2) + "\n")
 
 

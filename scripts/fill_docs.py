@@ -267,7 +267,8 @@ def memguard(path: Path) -> str:
         + f"\n{sum(line['within'] for line in content['rows'])} of {len(rows)} within ±0.04 of the published accuracy. "
         f"{len(runs)} seeds; `{content['command']}`. The target: {shown['train_accuracy']:.1%} "
         f"training and {shown['test_accuracy']:.1%} test accuracy; the defender's own surrogate tells "
-        f"{shown['surrogate_accuracy']:.1%} of members and others apart before the noise.\n"
+        f"{shown['surrogate_accuracy']:.1%} of members and others apart before the noise. relaxloss "
+        f"{content['relaxloss']}, torch {content['torch']}, {content['date']}.\n"
     )
 
 
