@@ -330,6 +330,77 @@ def test_epsilon_needs_a_coin_for_each_sample() -> None:
     )
 
 
+def visits(seed: int, persons: int = 120, each: int = 10, leak: float = 0.0) -> dict[str, Any]:
+    """As `planted`, of persons with several rows, which are alike; members by a coin per person."""
+    rng = np.random.default_rng(seed)
+    inside = np.sort(rng.random(persons) < 0.5)[::-1]
+    own = rng.normal(size=(persons, 4)), rng.integers(0, 4, persons)
+    own[0][np.arange(persons), own[1]] += 1 + leak * inside
+    logits = own[0].repeat(each, axis=0) + 0.1 * rng.normal(size=(persons * each, 4))
+    labels, member = own[1].repeat(each), inside.repeat(each)
+    return {
+        "member_logits": logits[member], "member_labels": labels[member],
+        "nonmember_logits": logits[~member], "nonmember_labels": labels[~member],
+        "groups": np.char.add("p", np.arange(persons).astype(str)).repeat(each),
+    }  # fmt: skip
+
+
+def test_intervals_are_over_persons() -> None:
+    """Where nothing leaks, an interval that counts rows misses one half far too often; over persons it does not."""
+    missed = {"persons": 0, "rows": 0}
+    for seed in range(60):
+        given = visits(seed)
+        for name, audit in {
+            "persons": rl.audit(**given, attacks="loss"),
+            "rows": rl.audit(**{key: value for key, value in given.items() if key != "groups"}, attacks="loss"),
+        }.items():
+            missed[name] += not audit.worst["auc_low"] <= 0.5 <= audit.worst["auc_high"]
+            assert audit.worst["auc"] == metrics.auc(audit.records["score"], audit.records["member"])
+    assert missed["persons"] <= stats.binom.ppf(0.999, 60, 0.05)
+    assert missed["rows"] > 25
+    assert rl.audit(**visits(0, leak=2.0), attacks="blackbox").worst["shown"], "a leak is still shown"
+
+
+def test_a_group_each_is_no_group() -> None:
+    given = planted()
+    plain, each = rl.audit(**given), rl.audit(**given, groups=np.arange(600))
+    same(numbers(plain), numbers(each))
+
+
+def test_persons_are_counted_and_have_no_coin_for_each_row() -> None:
+    given = visits(1, persons=400, each=60, leak=1.0)
+    plain = rl.audit(**{key: value for key, value in given.items() if key != "groups"}, attacks="loss")
+    audit = rl.audit(**given, attacks="loss", coin_flips=True)
+    assert plain.worst["tpr_at_0.001_fpr"] is not None, "12,000 rows"
+    assert audit.worst["tpr_at_0.01_fpr"] is None, "and 200 persons"
+    assert "few_nonmembers" in {flag.name for flag in audit.flags}
+    rows = audit.rows.set_index("measure")
+    assert "persons have several samples" in rows.loc["epsilon_lower_bound", "note"]
+    width = {
+        name: row["high"] - row["low"]
+        for name, row in (("p", rows.loc["top1"]), ("r", plain.rows.set_index("measure").loc["top1"]))
+    }
+    assert width["p"] > 5 * width["r"]
+    assert "24,000 samples are of 400 persons" in " ".join(audit.facts["notes"])
+    both = given | {"groups": np.arange(len(given["groups"])) % 400}
+    with pytest.raises(UserError, match="400 of 400 groups have samples among the members and among the non-members"):
+        rl.audit(**both)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_the_column_of_persons_is_named(tmp_path: Path, suffix: str) -> None:
+    given, path = visits(2, leak=1.0), tmp_path / f"predictions{suffix}"
+    logits, labels, member = joined(given)
+    if suffix == ".csv":
+        frame = pd.DataFrame(logits, columns=[f"logit_{c}" for c in range(4)])
+        frame.assign(label=labels, member=member, patient=given["groups"]).to_csv(path, index=False)
+    else:
+        np.savez(path, logits=logits, labels=labels, member=member, patient=given["groups"])
+    same(numbers(auditing.run(prediction_files.read(path, group="patient"))), numbers(rl.audit(**given)))
+    with pytest.raises(UserError, match="--group"):
+        prediction_files.read(path, group="pateint")
+
+
 def test_a_model_that_says_nothing_has_no_attack() -> None:
     """Equal probabilities, whose sums could differ by rounding, with another mix of classes on each side."""
     for classes in (4, 5, 10):

@@ -315,6 +315,13 @@ def test_the_verbs_go_by_the_intervals(accuracy: float, auc: float, said: str) -
     assert said in sentence
 
 
+def test_where_none_leaks_less_no_best_is_named() -> None:
+    rows = rows_of(NONE, top1=0.523, adaptive=0.55) + rows_of(RELAX, top1=0.523, adaptive=0.55)
+    rows += rows_of(("crl", "alpha=1.0"), top1=0.523, adaptive=0.55)
+    _, second = headline(report.summary(result_of(rows)))
+    assert second == "None of the defenses that keep 99 % of the accuracy lowers that AUC measurably."
+
+
 def test_of_two_seeds_no_verb_follows() -> None:
     """Two ranges of two numbers each are disjoint by chance in one case of three."""
     rows = [

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import findings, flags, measures, metrics, onerun, predictions, seeds, sides
+from relaxloss import findings, flags, measures, onerun, predictions, seeds, sides
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
@@ -103,6 +103,7 @@ def audit(
     shadows: Any = None,
     classes: Sequence[str] | None = None,
     ids: npt.ArrayLike | None = None,
+    groups: npt.ArrayLike | None = None,
     **settings: Any,
 ) -> Audit:
     """Audit a model's predictions on samples that it was trained on and on samples that it was not.
@@ -119,6 +120,8 @@ def audit(
             ``(outputs, labels, member)``. They make the strongest attacks possible.
         classes: the columns' names.
         ids: ``(N,)`` names of the samples, members first.
+        groups: ``(N,)`` whose sample each is, members first, where persons have several (visits, images, sentences):
+            intervals are then over persons, and no ε is claimed. Each person must be on one side.
         settings: see `run`.
 
     Raises `UserError` for whatever is wrong with them; see `predictions.of_arrays`.
@@ -129,6 +132,7 @@ def audit(
         shadows=shadows,
         classes=classes,
         ids=ids,
+        groups=groups,
     )
     return run(found, **settings)
 
@@ -167,15 +171,18 @@ def run(
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
     member, labels = found.member, found.labels
     if coin_flips:
-        _fair(member)
-    rows = _utility(found, level)
+        _fair(member[found.once])
+    rows, clusters = _utility(found, level), found.clusters
     for attack, scores in table.items():
-        rows += measures.attack(attack, scores, member, level=level)
+        rows += measures.attack(attack, scores, member, clusters=clusters, level=level, persons=True)
         rows += _decisions(attack, scores, found, level, seed)
-    rows += measures.worst(table, member, rows, seed=seed, level=level)
+    rows += measures.worst(table, member, rows, seed=seed, clusters=clusters, level=level, persons=True)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
     repeated = sides.repeats(found.logits, labels, member)
-    if coin_flips and repeated > flags.COPIES:
+    if coin_flips and clusters is not None:
+        why = "not measured: persons have several samples, so that not each sample has a coin of its own"
+        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
+    elif coin_flips and repeated > flags.COPIES:
         why = f"not measured: {repeated:.1%} of the samples repeat another, so that not each has a coin of its own"
         rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
     elif coin_flips:
@@ -188,7 +195,8 @@ def run(
     lines = [head | {"adaptive": known if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
-    worst["shown"] = metrics.auc_interval(strongest, member, 1 - (1 - level) / len(table))[0] > 0.5
+    corrected = 1 - (1 - level) / len(table)
+    worst["shown"] = measures.auc_interval(strongest, member, clusters, corrected)[0] > 0.5
     facts = findings.facts(table, found, rows, known)
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
@@ -266,8 +274,9 @@ def _utility(found: Predictions, level: float) -> list[measures.Row]:
     inside = found.member
     with np.errstate(invalid="ignore"):  # infinite losses: no mean, no variance
         rows = measures.utility(
-            found.logits[inside], found.labels[inside], found.logits[~inside], found.labels[~inside], level=level
-        )
+            found.logits[inside], found.labels[inside], found.logits[~inside], found.labels[~inside],
+            distinct=int(found.once[~inside].sum()), distinct_members=int(found.once[inside].sum()), level=level,
+        )  # fmt: skip
     for item in rows:
         if not math.isfinite(item["value"]) and not item["note"]:
             item |= {
@@ -279,14 +288,16 @@ def _utility(found: Predictions, level: float) -> list[measures.Row]:
 
 def _decisions(name: str, scores: Scores, found: Predictions, level: float, seed: int) -> list[measures.Row]:
     """Balanced accuracy at thresholds chosen on one half of the samples, measured on the other."""
-    half = seeds.rng(seed, "thresholds").random(len(scores)) < 0.5
+    person = np.arange(len(scores)) if found.groups is None else found.groups
+    half = (seeds.rng(seed, "thresholds").random(person.max() + 1) < 0.5)[person]
     member, labels = found.member, found.labels
     if any(part.all() or not part.any() for part in (member[half], member[~half])):
         return []
     rehearsal = scores[half], member[half], labels[half]
     rows = measures.decision(
-        name, scores[~half], member[~half], labels[~half], rehearsal, found.logits.shape[1], level=level
-    )
+        name, scores[~half], member[~half], labels[~half], rehearsal, found.logits.shape[1],
+        clusters=found.clusters and found.clusters.take(~half), level=level,
+    )  # fmt: skip
     return [item | {"note": "threshold chosen on the other half"} for item in rows]
 
 

@@ -139,6 +139,20 @@ def ids(values: npt.NDArray[Any], at: str) -> npt.NDArray[np.str_]:
     return texts
 
 
+def groups(values: npt.NDArray[Any], member: Bools, at: str) -> Ints:
+    """Which person each sample ``(n,)`` is of, as numbers from 0; each is on one side."""
+    names, codes = np.unique(values if values.dtype.kind in "iuf" else text(values, f"{at}groups"), return_inverse=True)
+    codes = codes.reshape(-1).astype(np.int64)
+    both = np.intersect1d(codes[member], codes[~member])
+    if len(both):
+        raise UserError(
+            f"{at}{len(both):,} of {len(names):,} groups have samples among the members and among the non-members: "
+            f"{listed(map(str, names[both].tolist()))}; expected each on one side: a person whom the model was trained "
+            "on is no non-member, so split by person, or leave their non-member samples out"
+        )
+    return codes
+
+
 def labels(
     values: npt.NDArray[Any], columns: int, classes: Sequence[str] | None, at: str
 ) -> tuple[Ints, tuple[str, ...], list[str]]:

@@ -432,6 +432,9 @@ def audit(
     kind: Annotated[str, typer.Option(help="what the numbers are: auto, probs or logits")] = "auto",
     label: Annotated[str | None, typer.Option(help="the true labels' column; label (npz: labels) if left out")] = None,
     member: Annotated[str | None, typer.Option(help="the column of who was trained on; member if left out")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="the column of persons, where one has several rows: intervals are over persons")
+    ] = None,
     adaptive: Annotated[
         bool | None, typer.Option("--adaptive/--non-adaptive", help="were shadows trained as the target was?")
     ] = None,
@@ -446,7 +449,7 @@ def audit(
     from relaxloss.report import audit_page, audit_terminal
 
     places.writable(out)
-    found = prediction_files.read(predictions, kind=kind, label=label, member=member)  # type: ignore[arg-type]
+    found = prediction_files.read(predictions, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
     audit_page.keep(out, found, overwrite=overwrite, coin_flips=coin_flips)
     result = auditing.run(found, name=predictions.stem, adaptive=adaptive, coin_flips=coin_flips)
     path = audit_page.save(result, out)

@@ -61,15 +61,20 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
 
 
 def facts(
-    table: Mapping[str, Scores], found: Predictions, rows: Sequence[Mapping[str, Any]], adaptive: bool | None
+    table: Mapping[str, Scores], found: Predictions, rows: Sequence[measures.Row], adaptive: bool | None
 ) -> Facts:
     """What the flags are decided on; `rows` hold those of `measures.utility`."""
-    member = found.member
+    member, once, clusters = found.member, found.once, found.clusters
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], member))
     ahead = None
     if "correctness" in table and best != "correctness":
-        ahead = metrics.auc_difference_interval(table["correctness"], table[best], member)
+        pair = table["correctness"], table[best], member
+        ahead = (
+            metrics.auc_difference_interval(*pair)
+            if clusters is None
+            else metrics.clustered_auc_difference_interval(*pair, clusters)
+        )
     fits = {}
     for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(found.logits[inside], found.labels[inside])) is not None:
@@ -79,19 +84,21 @@ def facts(
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
     return Facts(
-        nonmembers=int((~member).sum()),
+        nonmembers=int((~member[once]).sum()),
         lowest_fpr=min(measures.FPRS),
         shadows=len(found.shadow_member),
         adaptive=adaptive,
         tied_pairs=metrics.tied_share(table[best], member),
         label_only_advantage=ahead,
-        auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
+        auc_intervals={
+            name: measures.auc_interval(each, member, clusters, flags.AUC_LEVEL) for name, each in table.items()
+        },
         label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, member),
         skill=measures.skill(rows, found.labels[~member]),
-        repeats=sides.repeats(found.logits, found.labels, member),
+        repeats=sides.repeats(found.logits[once], found.labels[once], member[once]),
         exchanged=sides.exchanged(found.logits, found.labels),
-        class_mix=sides.class_mix(found.labels, member, found.classes),
+        class_mix=sides.class_mix(found.labels[once], member[once], found.classes),
     )
 
 
@@ -100,7 +107,8 @@ def design_flags(found: Predictions) -> tuple[Flag, ...]:
     if not len(found.shadow_member):
         return ()
     counts = found.shadow_member.sum(axis=0)
-    area, (low, high) = metrics.auc(counts, found.member), metrics.auc_interval(counts, found.member, flags.AUC_LEVEL)
+    area = metrics.auc(counts, found.member)
+    low, high = measures.auc_interval(counts, found.member, found.clusters, flags.AUC_LEVEL)
     if low <= 0.5 <= high:
         return ()
     return (

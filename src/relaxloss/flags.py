@@ -329,7 +329,7 @@ CHECKS = (
         "side, and not because outputs are coarse",
         why="Repeated rows, such as several of one person, are no independent observations: all intervals are too "
         "narrow, and a few people can pass for many.",
-        what_to_do="Keep one row of each person.",
+        what_to_do="Keep one row of each person, or say whose row it is (--group, groups=).",
     ),
     Check(
         "class_mix",

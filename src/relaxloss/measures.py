@@ -86,16 +86,20 @@ def attack(
     clusters: metrics.Clusters | None = None,
     level: float = 0.95,
     note: str = "",
+    persons: bool = False,
 ) -> list[Row]:
     """AUC with DeLong's interval, and TPR at 1 % and 0.1 % FPR with Clopper-Pearson's where the FPR is resolvable.
 
     Where the same records were asked of several models, `clusters` says of which each score is, and the intervals
-    reckon with both (`relaxloss.metrics.clusters`).
+    reckon with both (`relaxloss.metrics.clusters`). With `persons`, its records are persons of whom several samples
+    were asked about, and non-members are counted by person.
     """
     n = len(scores)
     low, high = auc_interval(scores, member, clusters, level)
     rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
     nonmembers = int((~member).sum())
+    if persons and clusters is not None:
+        nonmembers = len(np.unique(clusters.records[~member]))
     for fpr, measure in zip(FPRS, TPRS, strict=True):
         if metrics.resolvable(nonmembers, fpr):
             if clusters is None:
@@ -160,6 +164,7 @@ def worst(
     seed: int,
     clusters: metrics.Clusters | None = None,
     level: float = 0.95,
+    persons: bool = False,
 ) -> list[Row]:
     """The strongest attack twice: ``max`` over all on all samples, and ``selected`` on one half, measured on the other.
 
@@ -178,7 +183,7 @@ def worst(
         on_half = {name: metrics.auc(scores[half], member[half]) for name, scores in table.items()}
         chosen = max(on_half, key=lambda name: on_half[name])
         rest = None if clusters is None else clusters.take(~half)
-        found = attack("selected", table[chosen][~half], member[~half], clusters=rest, level=level)
+        found = attack("selected", table[chosen][~half], member[~half], clusters=rest, level=level, persons=persons)
         rows += [item | {"note": item["note"] or f"by {chosen}"} for item in found]
     return rows
 

@@ -30,11 +30,19 @@ TABLE = "expected the columns label, member, then one per class with its probabi
 ARRAYS = "expected the arrays labels and member (N,), and probs or logits (N, C), as numpy.savez writes them"
 
 
-def read(path: Path | str, *, kind: Kind = "auto", label: str | None = None, member: str | None = None) -> Predictions:
+def read(
+    path: Path | str,
+    *,
+    kind: Kind = "auto",
+    label: str | None = None,
+    member: str | None = None,
+    group: str | None = None,
+) -> Predictions:
     """The predictions in a ``.csv``, ``.parquet`` or ``.npz`` file.
 
-    A table has a column of true labels (`label`), one of membership (`member`), perhaps one of names (``id``), and one
-    per class. If some of these start with ``prob_`` or ``logit_``, they are the classes' and the rest is left out. An
+    A table has a column of true labels (`label`), one of membership (`member`), perhaps one of names (``id``), one of
+    persons (`group`; not looked for unless it is named), and one per class. If some of these start with ``prob_`` or
+    ``logit_``, they are the classes' and the rest is left out. An
     npz has ``labels``, ``member``, ``probs`` or ``logits``, and perhaps ``ids``, ``classes``, ``shadow_probs`` or
     ``shadow_logits`` ``(K, N, C)`` with ``shadow_member (K, N)``. See `predictions.of_arrays` for the rest.
     """
@@ -52,7 +60,7 @@ def read(path: Path | str, *, kind: Kind = "auto", label: str | None = None, mem
     try:
         size = path.stat().st_size
         source = {"file": path.name, "bytes": size, "sha256": file_digest(path) if size <= LIMIT else ""}
-        source |= {"label": label, "member": member, "kind": kind}
+        source |= {"label": label, "member": member, "kind": kind} | ({"group": group} if group else {})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file that you may read") from None
     if not size:
@@ -60,28 +68,29 @@ def read(path: Path | str, *, kind: Kind = "auto", label: str | None = None, mem
     if size > LIMIT:
         raise UserError(f"{path}: has {size / 1e9:.1f} GB; expected at most {LIMIT / 1e9:.0f}: audit a part of it")
     reader = _npz if path.suffix == ".npz" else _table
-    return of_arrays(**reader(path, kind, label, member), where=str(path), source=source)
+    return of_arrays(**reader(path, kind, label, member, group), where=str(path), source=source)
 
 
 # Tables
 
 
-def _table(path: Path, kind: Kind, label: str | None, member: str | None) -> dict[str, Any]:
+def _table(path: Path, kind: Kind, label: str | None, member: str | None, group: str | None) -> dict[str, Any]:
     label, member = label or "label", member or "member"
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     names = table.column_names
     double = sorted(name for name, count in Counter(names).items() if count > 1)
     if double:
         raise UserError(f"{path}: has several columns named {listed(double)}; expected each name once: rename them")
-    for option, name in (("label", label), ("member", member)):
+    for option, name in (("label", label), ("member", member), ("group", group or label)):
         if name not in names:
             found = unknown("column", name, names[:50])
             raise UserError(f"{path}: {found}; {TABLE}: name the right one with --{option}")
-    if label == member:
-        raise UserError(f"{path}: {label!r} is named as label and as member; expected two columns")
+    if label == member or group in (label, member):
+        roles = "label and as member" if label == member else f"{'label' if group == label else 'member'} and as group"
+        raise UserError(f"{path}: {member if label == member else group!r} is named as {roles}; expected two columns")
     if not len(table):
         raise UserError(f"{path}: has column names and no rows; {TABLE}")
-    rest = [name for name in names if name not in (label, member, "id")]
+    rest = [name for name in names if name not in (label, member, group, "id")]
     kind, columns, prefix = _classes(path, rest, kind)
     outputs = np.empty((len(table), len(columns)))
     for place, name in enumerate(columns):
@@ -90,9 +99,9 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None) -> dic
     left = [name for name in rest if name not in columns]
     notes = [f"Columns left out, since the classes' start with {prefix}: {listed(left)}."] if left else []
     taken: dict[str, Any] = {"outputs": outputs, "kind": kind, "classes": classes, "notes": notes}
-    for key, name in (("labels", label), ("member", member), ("ids", "id")):
-        if name in names:
-            taken[key] = _values(_whole(table, name), f"{path}: column {name!r}")
+    for key, own in (("labels", label), ("member", member), ("ids", "id"), ("groups", group)):
+        if own is not None and own in names:
+            taken[key] = _values(_whole(table, own), f"{path}: column {own!r}")
     with np.errstate(invalid="ignore"):  # infinities are refused later
         summed = np.abs(outputs.sum(axis=1) - 1).max() <= tolerance(outputs)
     if not prefix and not summed:
@@ -203,10 +212,10 @@ def _values(column: pa.Array, what: str) -> npt.NDArray[Any]:
 # Arrays
 
 
-def _npz(path: Path, kind: Kind, label: str | None, member: str | None) -> dict[str, Any]:
+def _npz(path: Path, kind: Kind, label: str | None, member: str | None, group: str | None) -> dict[str, Any]:
     label, member = label or "labels", member or "member"
     arrays = _arrays(path)
-    for option, key in (("label", label), ("member", member)):
+    for option, key in (("label", label), ("member", member), ("group", group or label)):
         if key not in arrays:
             found = unknown(f"array for --{option} in {path.name}", key, arrays)
             raise UserError(f"{found}; {ARRAYS}: name the right one with --{option}")
@@ -222,11 +231,12 @@ def _npz(path: Path, kind: Kind, label: str | None, member: str | None) -> dict[
     shadows = [key for key in ("shadow_logits", "shadow_probs") if key in arrays]
     if shadows and shadows != [f"shadow_{name}"] and f"shadow_{name}" not in shadows:
         raise UserError(f"{path}: holds {name} and {shadows[0]}; expected shadows of the same kind, shadow_{name}")
-    left = sorted(arrays.keys() - {label, member, name, "ids", "classes", f"shadow_{name}", "shadow_member"})
+    left = sorted(arrays.keys() - {label, member, group, name, "ids", "classes", f"shadow_{name}", "shadow_member"})
     return {
         "notes": [f"Arrays left out: {listed(left)}."] if left else [],
         "outputs": arrays[name], "kind": name, "labels": arrays[label], "member": arrays[member],
-        "ids": arrays.get("ids"), "classes": _names(arrays.get("classes"), path),
+        "ids": arrays.get("ids"), "groups": arrays[group] if group else None,
+        "classes": _names(arrays.get("classes"), path),
         "shadow_outputs": arrays.get(f"shadow_{name}"), "shadow_member": arrays.get("shadow_member"),
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from relaxloss import checks
 from relaxloss.errors import UserError, unknown
+from relaxloss.metrics import Clusters
 
 Kind = Literal["auto", "probs", "logits"]
 Floats = npt.NDArray[np.floating[Any]]
@@ -40,6 +41,7 @@ class Predictions:
         ids: ``(N,)`` the samples' own names; None: they have none.
         shadow_logits: ``(K, N, C)``; K = 0 without shadows.
         shadow_member: ``(K, N)`` which shadow was trained on which sample.
+        groups: ``(N,)`` the person that each sample is of, as numbers; None: each is of another.
         notes: what was decided in reading, in sentences.
         source: where they came from: for a file its name, size and sha256.
     """
@@ -52,8 +54,23 @@ class Predictions:
     ids: npt.NDArray[np.str_] | None
     shadow_logits: Floats
     shadow_member: Bools
+    groups: Ints | None = None
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def once(self) -> Bools:
+        """``(N,)`` one sample of each person: the first."""
+        if self.groups is None:
+            return np.ones(len(self.member), bool)
+        first = np.zeros(len(self.member), bool)
+        first[np.unique(self.groups, return_index=True)[1]] = True
+        return first
+
+    @property
+    def clusters(self) -> Clusters | None:
+        """For intervals over persons; None where each sample is of another."""
+        return None if self.once.all() else Clusters(self.groups, np.arange(len(self.member)))  # type: ignore[arg-type]
 
 
 def of_arrays(
@@ -64,6 +81,7 @@ def of_arrays(
     kind: Kind = "auto",
     classes: Sequence[str] | None = None,
     ids: Any = None,
+    groups: Any = None,
     shadow_outputs: Any = None,
     shadow_member: Any = None,
     where: str = "",
@@ -79,6 +97,7 @@ def of_arrays(
         kind: ``auto``: probabilities if all numbers lie in 0..1 and every row sums to 1 within 0.001, else logits.
         classes: the columns' names.
         ids: ``(N,)`` names of the samples, all different.
+        groups: ``(N,)`` whose sample each is, where persons have several: names or numbers.
         shadow_outputs: ``(K, N, C)``, of the same kind.
         shadow_member: ``(K, N)`` booleans.
         where: what starts each message: the file.
@@ -108,10 +127,16 @@ def of_arrays(
     found, taken = _kind_of(values, kind, at)
     codes, names, said = checks.labels(checks.column(labels, n, f"{at}labels"), values.shape[1], classes, at)
     own = None if ids is None else checks.ids(checks.column(ids, n, f"{at}ids"), at)
+    persons = None if groups is None else checks.groups(checks.column(groups, n, f"{at}groups"), flags, at)
+    if persons is not None:
+        said = [
+            *said,
+            f"The {n:,} samples are of {len(np.unique(persons)):,} persons (or groups), whom intervals count.",
+        ]
     shadows, has = _shadows(shadow_outputs, shadow_member, values.shape, found, at)
     everything = (*taken, *said, *notes)
     return Predictions(
-        _as_logits(values, found), codes, flags, names, found, own, shadows, has, everything, source or {}
+        _as_logits(values, found), codes, flags, names, found, own, shadows, has, persons, everything, source or {}
     )
 
 
@@ -122,6 +147,7 @@ def of_groups(
     shadows: Any = None,
     classes: Sequence[str] | None = None,
     ids: Any = None,
+    groups: Any = None,
 ) -> Predictions:
     """The predictions of `auditing.audit`'s arguments: by kind a pair (members', non-members')."""
     kinds = [kind for kind, pair in outputs.items() if any(part is not None for part in pair)]
@@ -153,7 +179,7 @@ def of_groups(
     shadow_outputs, shadow_member = _stacked(shadows, both)
     source = {"file": "arrays in memory", "bytes": values.nbytes, "sha256": digest.hexdigest()}
     return of_arrays(
-        values, both, member, kind="probs" if kind == "probs" else "logits", classes=classes, ids=ids,
+        values, both, member, kind="probs" if kind == "probs" else "logits", classes=classes, ids=ids, groups=groups,
         shadow_outputs=shadow_outputs, shadow_member=shadow_member, source=source,
     )  # fmt: skip
 
@@ -165,7 +191,7 @@ def tolerance(values: Floats) -> float:
         with np.errstate(invalid="ignore"):  # infinities are refused later
             rounded = (np.abs(scaled - np.round(scaled)) < 1e-6).all()
         if rounded:
-            return max(TOLERANCE, 0.5 * values.shape[1] * 10.0**-digits + 1e-9)
+            return float(max(TOLERANCE, 0.5 * values.shape[1] / 10**digits + 1e-9))
     return TOLERANCE
 
 

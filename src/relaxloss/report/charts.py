@@ -189,7 +189,8 @@ def shift(result: Result, table: pd.DataFrame) -> Figure | None:
         given = dict(words.fields(line["settings"]))
         alpha = float(given.pop("alpha"))
         groups.setdefault(frozenset(given.items()), []).append((alpha, line))
-    lines = sorted(max(groups.values(), key=len, default=[]), key=lambda each: each[0])
+    largest = max(groups, key=lambda each: len(groups[each]), default=frozenset())
+    lines = sorted(groups.get(largest, []), key=lambda each: each[0])
     if len(lines) < 3:
         return None
     lines = [(0.0, line) for line in tables.records(table[table["defense"] == words.NONE])[:1]] + lines

@@ -27,7 +27,10 @@ def headline(table: pd.DataFrame) -> list[str]:
         kept = [line for line in others if baseline and line["top1"] >= KEEPS * baseline["top1"]]
         pool = [line for line in kept or others if not math.isnan(line[auc])]
         among = "that keep 99 % of the accuracy" if kept else "compared"
-        if pool:
+        known = baseline is not None and not math.isnan(baseline[auc]) and not _of_two_seeds(baseline, baseline)
+        if pool and baseline is not None and known and all(_compared(line, baseline, auc) >= 0 for line in pool):
+            sentences.append(f"None of the defenses {among} lowers that AUC measurably.")
+        elif pool:
             best = min(pool, key=lambda line: line[auc])
             what = "the same" if best is others[0] else _reached(best, mode)
             sentences.append(f"Of all defenses {among}, the one with the lowest AUC is {what}.")
