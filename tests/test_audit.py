@@ -382,6 +382,8 @@ def test_persons_are_counted_and_have_no_coin_for_each_row() -> None:
     }
     assert width["p"] > 5 * width["r"]
     assert "24,000 samples are of 400 persons" in " ".join(audit.facts["notes"])
+    inside = len(set(given["groups"][: len(given["member_labels"])].tolist()))
+    assert f"non-members (samples of {inside} and {400 - inside} persons)" in audit_page.html(audit)
     both = given | {"groups": np.arange(len(given["groups"])) % 400}
     with pytest.raises(UserError, match="400 of 400 groups have samples among the members and among the non-members"):
         rl.audit(**both)

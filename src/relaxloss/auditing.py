@@ -302,12 +302,18 @@ def _decisions(name: str, scores: Scores, found: Predictions, level: float, seed
 
 
 def _facts(found: Predictions, name: str, level: float, seed: int) -> dict[str, Any]:
+    once, persons = found.once, {}
+    if not once.all():
+        persons = {
+            "persons": {"members": int(found.member[once].sum()), "nonmembers": int((~found.member[once]).sum())}
+        }
     return {
         "name": name,
         "source": dict(found.source),
         "samples": len(found.member),
         "members": int(found.member.sum()),
         "nonmembers": int((~found.member).sum()),
+        **persons,
         "num_classes": len(found.classes),
         "kind": found.kind,
         "shadows": len(found.shadow_member),
