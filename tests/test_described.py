@@ -104,6 +104,8 @@ def test_a_wrong_description_is_explained(patients: Path, columns: Any, said: st
 
 def test_values_beyond_the_bounds_of_a_data_set_are_refused() -> None:
     column = Column("age", known=True, bounds=(0.0, 1.0))
+    with pytest.raises(UserError, match="has no bounds"):
+        Dataset("mine", np.zeros((9, 1), np.float32), np.arange(9) % 2, 2, "made", (Column("age", known=True),))
     with pytest.raises(UserError, match="beyond its bounds"):
         Dataset("mine", np.full((9, 1), 2, np.float32), np.arange(9) % 2, 2, "made", (column,))
 

@@ -133,6 +133,11 @@ class Dataset:
                         f"{self.name}: column {column.name!r} holds codes outside its categories; "
                         f"expected whole numbers from 0 to {len(column.categories) - 1}, or NaN"
                     )
+            if column.known and column.categories is None and column.bounds is None:
+                raise UserError(
+                    f"{self.name}: column {column.name!r} of numbers is said to be known, and has no bounds; expected "
+                    "Column(..., known=True, bounds=(low, high))"
+                )
             if column.bounds is not None:
                 low, high = column.bounds
                 if ((self.x[:, index] < low) | (self.x[:, index] > high)).any():
