@@ -172,7 +172,7 @@ def run(
     member, labels = found.member, found.labels
     if coin_flips:
         _fair(member[found.once])
-    rows, clusters = _utility(found, level), found.clusters
+    rows, clusters = _utility(found, level), findings.clusters_of(found)
     for attack, scores in table.items():
         rows += measures.attack(attack, scores, member, clusters=clusters, level=level, persons=True)
         rows += _decisions(attack, scores, found, level, seed)
@@ -290,13 +290,13 @@ def _decisions(name: str, scores: Scores, found: Predictions, level: float, seed
     """Balanced accuracy at thresholds chosen on one half of the samples, measured on the other."""
     person = np.arange(len(scores)) if found.groups is None else found.groups
     half = (seeds.rng(seed, "thresholds").random(person.max() + 1) < 0.5)[person]
-    member, labels = found.member, found.labels
+    member, labels, clusters = found.member, found.labels, findings.clusters_of(found)
     if any(part.all() or not part.any() for part in (member[half], member[~half])):
         return []
     rehearsal = scores[half], member[half], labels[half]
     rows = measures.decision(
         name, scores[~half], member[~half], labels[~half], rehearsal, found.logits.shape[1],
-        clusters=found.clusters and found.clusters.take(~half), level=level,
+        clusters=clusters and clusters.take(~half), level=level,
     )  # fmt: skip
     return [item | {"note": "threshold chosen on the other half"} for item in rows]
 

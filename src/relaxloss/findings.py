@@ -60,11 +60,18 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 
+def clusters_of(found: Predictions) -> metrics.Clusters | None:
+    """For intervals over persons; None where each sample is of another."""
+    if found.groups is None or found.once.all():
+        return None
+    return metrics.Clusters(found.groups, np.arange(len(found.member)))
+
+
 def facts(
     table: Mapping[str, Scores], found: Predictions, rows: Sequence[measures.Row], adaptive: bool | None
 ) -> Facts:
     """What the flags are decided on; `rows` hold those of `measures.utility`."""
-    member, once, clusters = found.member, found.once, found.clusters
+    member, once, clusters = found.member, found.once, clusters_of(found)
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], member))
     ahead = None
@@ -108,7 +115,7 @@ def design_flags(found: Predictions) -> tuple[Flag, ...]:
         return ()
     counts = found.shadow_member.sum(axis=0)
     area = metrics.auc(counts, found.member)
-    low, high = measures.auc_interval(counts, found.member, found.clusters, flags.AUC_LEVEL)
+    low, high = measures.auc_interval(counts, found.member, clusters_of(found), flags.AUC_LEVEL)
     if low <= 0.5 <= high:
         return ()
     return (

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from relaxloss import checks
 from relaxloss.errors import UserError, unknown
-from relaxloss.metrics import Clusters
 
 Kind = Literal["auto", "probs", "logits"]
 Floats = npt.NDArray[np.floating[Any]]
@@ -66,11 +65,6 @@ class Predictions:
         first = np.zeros(len(self.member), bool)
         first[np.unique(self.groups, return_index=True)[1]] = True
         return first
-
-    @property
-    def clusters(self) -> Clusters | None:
-        """For intervals over persons; None where each sample is of another."""
-        return None if self.once.all() else Clusters(self.groups, np.arange(len(self.member)))  # type: ignore[arg-type]
 
 
 def of_arrays(
