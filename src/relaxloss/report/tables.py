@@ -98,6 +98,8 @@ def _largest(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``max`` at each low FPR as `measures.worst` has it: older results have the largest AUC's there."""
     low = rows["measure"].isin(TPRS)
     made = rows[low & ~rows["attack"].isin(["", "max", "selected"])]
+    if made.empty:
+        return rows
     who = ["defense", "settings", "adaptive", "seed", "measure"]
     best = made.loc[made.groupby(who, dropna=False, sort=False)["value"].apply(_place).to_numpy()]
     return pd.concat([rows[~(low & (rows["attack"] == "max"))], best.assign(attack="max")])
