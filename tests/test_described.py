@@ -102,6 +102,11 @@ def test_a_wrong_description_is_explained(patients: Path, columns: Any, said: st
         data.load(patients, label="outcome", columns=columns)
 
 
+def test_all_columns_that_cannot_be_used_are_said_at_once(patients: Path) -> None:
+    with pytest.raises(UserError, match=r"patients.csv: column 'age'.*; column 'ward' holds 'neuro'"):
+        data.load(patients, label="outcome", columns={"age": [0, 6], "ward": ["icu", "zoo"]})
+
+
 def test_values_beyond_the_bounds_of_a_data_set_are_refused() -> None:
     column = Column("age", known=True, bounds=(0.0, 1.0))
     with pytest.raises(UserError, match="has no bounds"):

@@ -70,13 +70,15 @@ def read(
     if not kept:
         raise UserError(f"{path}: has no column beside the label; expected at least one feature")
     x = np.empty((len(table), len(kept)), np.float32)
-    features, notes = [], _Notes()
+    features, notes, unusable = [], _Notes(), []
     for index, column in enumerate(kept):
         try:
             x[:, index], feature = _feature(_whole(table, column), column, notes, (columns or {}).get(column))
+            features.append(feature)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        features.append(feature)
+            unusable.append(str(error))
+    if unusable:  # all at once, so that nobody has to mend a file column by column
+        raise UserError(f"{path}: {'; '.join(unusable)}")
     said = [
         f"file {path.name}: {len(table):,} rows, {sum(each.categories is None for each in features)} numeric and "
         f"{sum(each.categories is not None for each in features)} categorical columns",
