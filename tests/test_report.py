@@ -369,6 +369,11 @@ def test_labels_show_what_varies() -> None:
     assert words.labels([settings_of("hamp:train=false")], "hamp") == ["train=False"]
     assert words.labels([settings_of("relaxloss:alpha=0.8,upper=0.3")], "relaxloss") == ["alpha=0.8, upper=0.3"]
     assert words.labels([settings_of("relaxloss:upper=0.3+memguard")], "relaxloss+memguard") == ["upper=0.3"]
+    parts = [settings_of("relaxloss:alpha=0.8+hamp:train=false"), settings_of("relaxloss:alpha=0.5+hamp:train=false")]
+    assert words.labels(parts, "relaxloss+hamp") == ["alpha=0.8", "alpha=0.5"], (
+        "HAMP's alpha does nothing, and is another"
+    )
+    assert words.labels(parts[:1], "relaxloss+hamp") == ["alpha=0.8, train=False"]
     assert words.labels(["strength=2"], "somebodys") == ["strength=2"], "of a plugin that is not here"
     assert words.title("relaxloss+memguard") == "RelaxLoss+MemGuard"
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import findings, flags, measures, onerun, predictions, seeds, sides
+from relaxloss import findings, flags, measures, onerun, predictions
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
@@ -178,26 +178,18 @@ def run(
         rows += _decisions(attack, scores, found, level, seed)
     rows += measures.worst(table, member, rows, seed=seed, clusters=clusters, level=level, persons=True)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
-    repeated = sides.repeats(found.logits, labels, member)
-    if coin_flips and clusters is not None:
-        why = "not measured: persons have several samples, so that not each sample has a coin of its own"
-        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
-    elif coin_flips and repeated > flags.COPIES:
-        why = f"not measured: {repeated:.1%} of the samples repeat another, so that not each has a coin of its own"
-        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
-    elif coin_flips:
-        rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))
-    else:
-        why = "not measured: nobody said that each sample was trained on by a fair coin flip of its own"
-        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=why))
-    head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
     known = adaptive if len(found.shadow_member) else None
+    facts = findings.facts(table, found, rows, known)
+    if why := _no_bound(facts, coin_flips=coin_flips, persons=clusters is not None):
+        rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=f"not measured: {why}"))
+    else:
+        rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))
+    head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
     lines = [head | {"adaptive": known if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
     corrected = 1 - (1 - level) / len(table)
     worst["shown"] = measures.auc_interval(strongest, member, clusters, corrected)[0] > 0.5
-    facts = findings.facts(table, found, rows, known)
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
         worst,
@@ -210,6 +202,17 @@ def run(
         pd.DataFrame(measures.thinned_roc(strongest, member)),
         _facts(found, name, level, seed) | {"classes": list(found.classes), "labels": np.bincount(labels).tolist()},
     )
+
+
+def _no_bound(facts: flags.Facts, *, coin_flips: bool, persons: bool) -> str:
+    """Why ε cannot be bounded; empty if it can."""
+    if not coin_flips:
+        return "nobody said that each sample was trained on by a fair coin flip of its own"
+    if persons:
+        return "persons have several samples, so that not each sample has a coin of its own"
+    if facts.repeats is not None and facts.repeats > flags.COPIES:
+        return f"{facts.repeats:.1%} of the samples repeat another, so that not each has a coin of its own"
+    return ""
 
 
 def _fair(member: npt.NDArray[np.bool_]) -> None:
@@ -288,9 +291,8 @@ def _utility(found: Predictions, level: float) -> list[measures.Row]:
 
 def _decisions(name: str, scores: Scores, found: Predictions, level: float, seed: int) -> list[measures.Row]:
     """Balanced accuracy at thresholds chosen on one half of the samples, measured on the other."""
-    person = np.arange(len(scores)) if found.groups is None else found.groups
-    half = (seeds.rng(seed, "thresholds").random(person.max() + 1) < 0.5)[person]
     member, labels, clusters = found.member, found.labels, findings.clusters_of(found)
+    half = measures.half(len(scores), clusters, seed=seed, stream="thresholds")
     if any(part.all() or not part.any() for part in (member[half], member[~half])):
         return []
     rehearsal = scores[half], member[half], labels[half]

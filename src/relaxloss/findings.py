@@ -76,12 +76,7 @@ def facts(
     best = max(graded, key=lambda name: metrics.auc(graded[name], member))
     ahead = None
     if "correctness" in table and best != "correctness":
-        pair = table["correctness"], table[best], member
-        ahead = (
-            metrics.auc_difference_interval(*pair)
-            if clusters is None
-            else metrics.clustered_auc_difference_interval(*pair, clusters)
-        )
+        ahead = measures.auc_difference_interval(table["correctness"], table[best], member, clusters)
     fits = {}
     for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(found.logits[inside], found.labels[inside])) is not None:

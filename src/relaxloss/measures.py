@@ -123,6 +123,22 @@ def auc_interval(
     return metrics.clustered_auc_interval(scores, member, clusters, level)
 
 
+def auc_difference_interval(
+    scores: Scores, other: Scores, member: Bool, clusters: metrics.Clusters | None, level: float = 0.95
+) -> metrics.Interval:
+    """The interval of the first AUC less the other, likewise."""
+    if clusters is None:
+        return metrics.auc_difference_interval(scores, other, member, level)
+    return metrics.clustered_auc_difference_interval(scores, other, member, clusters, level)
+
+
+def half(n: int, clusters: metrics.Clusters | None, *, seed: int, stream: str) -> Bool:
+    """A random half of n scores ``(n,)``; where clusters are given, each record is in it with all its scores."""
+    record = np.arange(n) if clusters is None else np.unique(clusters.records, return_inverse=True)[1]
+    chosen: Bool = (seeds.rng(seed, stream).random(record.max() + 1) < 0.5)[record]
+    return chosen
+
+
 def decision(
     name: str,
     scores: Scores,
@@ -177,13 +193,12 @@ def worst(
         mine = [item for item in made if item["measure"] == measure and item["attack"] in table]
         most = max(mine, key=lambda item: -np.inf if np.isnan(item["value"]) else item["value"])
         rows.append(most | {"attack": "max", "note": most["note"] or f"by {most['attack']}"})
-    record = np.arange(len(member)) if clusters is None else np.unique(clusters.records, return_inverse=True)[1]
-    half = (seeds.rng(seed, "selection").random(record.max() + 1) < 0.5)[record]
-    if all(part.any() and not part.all() for part in (member[half], member[~half])):
-        on_half = {name: metrics.auc(scores[half], member[half]) for name, scores in table.items()}
+    first = half(len(member), clusters, seed=seed, stream="selection")
+    if all(part.any() and not part.all() for part in (member[first], member[~first])):
+        on_half = {name: metrics.auc(scores[first], member[first]) for name, scores in table.items()}
         chosen = max(on_half, key=lambda name: on_half[name])
-        rest = None if clusters is None else clusters.take(~half)
-        found = attack("selected", table[chosen][~half], member[~half], clusters=rest, level=level, persons=persons)
+        rest = None if clusters is None else clusters.take(~first)
+        found = attack("selected", table[chosen][~first], member[~first], clusters=rest, level=level, persons=persons)
         rows += [item | {"note": item["note"] or f"by {chosen}"} for item in found]
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from relaxloss.checks import listed
 from relaxloss.data import files
 from relaxloss.data.labels import is_text
 from relaxloss.errors import UserError, unknown
-from relaxloss.predictions import KINDS, MOST_CLASSES, Kind, Predictions, of_arrays, tolerance
+from relaxloss.predictions import KINDS, MOST_CLASSES, Kind, Predictions, of_arrays, summing
 from relaxloss.store import file_digest
 
 LIMIT = 8 * 10**9  # bytes: more in one file is a mistake, or an attack on the reader's memory
@@ -42,9 +43,9 @@ def read(
 
     A table has a column of true labels (`label`), one of membership (`member`), perhaps one of names (``id``), one of
     persons (`group`; not looked for unless it is named), and one per class. If some of these start with ``prob_`` or
-    ``logit_``, they are the classes' and the rest is left out. An
-    npz has ``labels``, ``member``, ``probs`` or ``logits``, and perhaps ``ids``, ``classes``, ``shadow_probs`` or
-    ``shadow_logits`` ``(K, N, C)`` with ``shadow_member (K, N)``. See `predictions.of_arrays` for the rest.
+    ``logit_``, they are the classes' and the rest is left out. An npz has ``labels``, ``member``, ``probs`` or
+    ``logits``, and perhaps ``ids``, ``classes``, ``shadow_probs`` or ``shadow_logits`` ``(K, N, C)`` with
+    ``shadow_member (K, N)``. See `predictions.of_arrays` for the rest.
     """
     path = Path(path)
     if kind not in KINDS:
@@ -81,13 +82,14 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None, group:
     double = sorted(name for name, count in Counter(names).items() if count > 1)
     if double:
         raise UserError(f"{path}: has several columns named {listed(double)}; expected each name once: rename them")
-    for option, name in (("label", label), ("member", member), ("group", group or label)):
+    roles = {"label": label, "member": member} | ({"group": group} if group else {})
+    for option, name in roles.items():
         if name not in names:
             found = unknown("column", name, names[:50])
             raise UserError(f"{path}: {found}; {TABLE}: name the right one with --{option}")
-    if label == member or group in (label, member):
-        roles = "label and as member" if label == member else f"{'label' if group == label else 'member'} and as group"
-        raise UserError(f"{path}: {member if label == member else group!r} is named as {roles}; expected two columns")
+    for one, other in itertools.combinations(roles, 2):
+        if roles[one] == roles[other]:
+            raise UserError(f"{path}: {roles[one]!r} is named as {one} and as {other}; expected two columns")
     if not len(table):
         raise UserError(f"{path}: has column names and no rows; {TABLE}")
     rest = [name for name in names if name not in (label, member, group, "id")]
@@ -99,12 +101,10 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None, group:
     left = [name for name in rest if name not in columns]
     notes = [f"Columns left out, since the classes' start with {prefix}: {listed(left)}."] if left else []
     taken: dict[str, Any] = {"outputs": outputs, "kind": kind, "classes": classes, "notes": notes}
-    for key, own in (("labels", label), ("member", member), ("ids", "id"), ("groups", group)):
-        if own is not None and own in names:
+    for key, own in (("labels", label), ("member", member), ("ids", "id"), ("groups", group or "")):
+        if own in names:
             taken[key] = _values(_whole(table, own), f"{path}: column {own!r}")
-    with np.errstate(invalid="ignore"):  # infinities are refused later
-        summed = np.abs(outputs.sum(axis=1) - 1).max() <= tolerance(outputs)
-    if not prefix and not summed:
+    if not prefix and not summing(outputs).all():
         _no_strangers(path, columns, taken["labels"])
     return taken
 
@@ -215,8 +215,8 @@ def _values(column: pa.Array, what: str) -> npt.NDArray[Any]:
 def _npz(path: Path, kind: Kind, label: str | None, member: str | None, group: str | None) -> dict[str, Any]:
     label, member = label or "labels", member or "member"
     arrays = _arrays(path)
-    for option, key in (("label", label), ("member", member), ("group", group or label)):
-        if key not in arrays:
+    for option, key in (("label", label), ("member", member), ("group", group)):
+        if key is not None and key not in arrays:
             found = unknown(f"array for --{option} in {path.name}", key, arrays)
             raise UserError(f"{found}; {ARRAYS}: name the right one with --{option}")
     given = [name for name in ("logits", "probs") if name in arrays]

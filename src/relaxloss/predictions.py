@@ -5,6 +5,7 @@ Everything that can be wrong with them is found here, once, so that nothing behi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def once(self) -> Bools:
         """``(N,)`` one sample of each person: the first."""
         if self.groups is None:
@@ -178,22 +179,24 @@ def of_groups(
     )  # fmt: skip
 
 
-def tolerance(values: Floats) -> float:
-    """By how much rows of probabilities ``(N, C)`` may miss a sum of 1: more if rounded to 2 to 4 digits."""
+def summing(values: Floats) -> Bools:
+    """Which rows ``(N, C)`` sum to 1 as probabilities: nearly, or as near as rounding to 2 to 4 digits explains."""
+    with np.errstate(invalid="ignore"):  # infinities are refused later
+        missed = np.abs(values.sum(axis=1) - 1)
+        if (missed <= TOLERANCE).all() or not ((values >= 0) & (values <= 1)).all():
+            return np.asarray(missed <= TOLERANCE)
     for digits in (2, 3, 4):
         scaled = values * 10.0**digits
-        with np.errstate(invalid="ignore"):  # infinities are refused later
-            rounded = (np.abs(scaled - np.round(scaled)) < 1e-6).all()
-        if rounded:
-            return float(max(TOLERANCE, 0.5 * values.shape[1] / 10**digits + 1e-9))
-    return TOLERANCE
+        if (np.abs(scaled - np.round(scaled)) < 1e-6).all():
+            return np.asarray(missed <= max(TOLERANCE, 0.5 * values.shape[1] / 10**digits + 1e-9))
+    return np.asarray(missed <= TOLERANCE)
 
 
 def _kind_of(values: Floats, kind: Kind, at: str) -> tuple[Literal["probs", "logits"], list[str]]:
     """Probabilities or logits, and the sentence that says which were taken."""
     outside = (values < 0) | (values > 1)
     sums = values.sum(axis=1)
-    off = np.abs(sums - 1) > tolerance(values) if values.shape[1] > 1 else np.zeros(len(values), bool)
+    off = ~summing(values) if values.shape[1] > 1 else np.zeros(len(values), bool)
     if (
         kind != "logits"
         and values.shape[1] > 1

@@ -150,12 +150,7 @@ def evaluation_facts(
     label_only = next((name for name in table if name.startswith("label_only")), None)
     advantage, clusters = None, _clusters(design)
     if label_only and best:
-        pair = table[label_only][0], *table[best]
-        advantage = (
-            metrics.auc_difference_interval(*pair)
-            if clusters is None
-            else metrics.clustered_auc_difference_interval(*pair, clusters)
-        )
+        advantage = measures.auc_difference_interval(table[label_only][0], *table[best], clusters)
     return flags.Facts(
         nonmembers=int((~table[strongest][1]).sum()),
         lowest_fpr=min(measures.FPRS),

@@ -186,10 +186,10 @@ class Encoder(nn.Module):
 
     Images: ``(x / 255 - 0.5) / 0.25``, constants that say nothing about anybody. Bits: as floats. Tables: numeric
     columns standardised with the members' mean and deviation (0 where all members are alike, whatever comes later),
-    missing values replaced by the members' mean;
-    categorical columns one-hot, where a category that fewer than 5 members have is all zeros, as is a missing one.
-    Of columns that are known beforehand nothing is fitted: the middle of the range stands for the mean, the deviation
-    of a uniform distribution over it for the deviation, and every category is kept.
+    missing values replaced by the members' mean; categorical columns one-hot, where a category that fewer than 5
+    members have is all zeros, as is a missing one. Of columns that are known beforehand nothing is fitted: the middle
+    of the range stands for the mean, the deviation of a uniform distribution over it for the deviation, and every
+    category is kept.
     """
 
     offset: torch.Tensor
@@ -231,21 +231,19 @@ class Encoder(nn.Module):
         # whatever else it holds later must not meet one, so that it is encoded as 0 (a difference over infinity).
         scale = deviation.astype(np.float32)
         encoder.scale.copy_(torch.from_numpy(np.where(scale > 0, scale, np.inf)))
+        start = 0
         for column, about in enumerate(dataset.columns):
-            if about.categories:  # the mean of codes is nothing's, and no use
-                encoder.offset[column], encoder.scale[column] = 0, 1
+            if about.categories:
+                encoder.offset[column], encoder.scale[column] = 0, 1  # the mean of codes is nothing's, and no use
+                size = len(about.categories)
+                if not about.known:
+                    codes = x[known[:, column], column].astype(np.int64)
+                    members_of = np.bincount(codes, minlength=size)[:size]
+                    encoder.seen[start : start + size] = torch.from_numpy(members_of >= FEWEST_MEMBERS)
+                start += size
             elif about.bounds is not None:
                 low, high = about.bounds
                 encoder.offset[column], encoder.scale[column] = (low + high) / 2, (high - low) / math.sqrt(12)
-        start = 0
-        for column, size in enumerate(encoder.sizes):
-            if dataset.columns[column].known:
-                start += size  # all are kept
-            elif size:
-                codes = x[known[:, column], column].astype(np.int64)
-                members_of = np.bincount(codes, minlength=size)[:size]
-                encoder.seen[start : start + size] = torch.from_numpy(members_of >= FEWEST_MEMBERS)
-                start += size
         return encoder
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

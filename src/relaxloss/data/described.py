@@ -90,7 +90,7 @@ def categories(known: Known, found: Sequence[str], name: str) -> list[str]:
     others = [each for each in found if each not in known]
     if others:
         raise UserError(
-            f"column {name!r} holds {listed([repr(each) for each in others])}; expected only what it is described "
-            f"with, {listed([repr(each) for each in known])}: add what is missing there, or correct the data"
+            f"column {name!r} holds {listed(map(repr, others))}; expected only what it is described "
+            f"with, {listed(map(repr, known))}: add what is missing there, or correct the data"
         )
     return sorted(str(each) for each in known)

@@ -63,7 +63,8 @@ def read(
     if len(table) < FEWEST_ROWS:
         raise UserError(f"{path}: has {len(table)} rows of data; expected at least {FEWEST_ROWS}")
     y, classes = labels.encode(_whole(table, label), f"{path}: the label column {label!r}")
-    for column in columns or {}:
+    columns = columns or {}
+    for column in columns:
         if column not in names:
             raise unknown(f"described column of {path.name}", column, names)
     kept = [column for column in names if column != label and column not in drop]
@@ -73,7 +74,7 @@ def read(
     features, notes, unusable = [], _Notes(), []
     for index, column in enumerate(kept):
         try:
-            x[:, index], feature = _feature(_whole(table, column), column, notes, (columns or {}).get(column))
+            x[:, index], feature = _feature(_whole(table, column), column, notes, columns.get(column))
             features.append(feature)
         except UserError as error:
             unusable.append(str(error))

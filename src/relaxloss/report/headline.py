@@ -27,8 +27,7 @@ def headline(table: pd.DataFrame) -> list[str]:
         kept = [line for line in others if baseline and line["top1"] >= KEEPS * baseline["top1"]]
         pool = [line for line in kept or others if not math.isnan(line[auc])]
         among = "that keep 99 % of the accuracy" if kept else "compared"
-        known = baseline is not None and not math.isnan(baseline[auc]) and not _of_two_seeds(baseline, baseline)
-        if pool and baseline is not None and known and all(_compared(line, baseline, auc) >= 0 for line in pool):
+        if pool and _none_lowers(pool, baseline, auc):
             sentences.append(f"None of the defenses {among} lowers that AUC measurably.")
         elif pool:
             best = min(pool, key=lambda line: line[auc])
@@ -40,6 +39,13 @@ def headline(table: pd.DataFrame) -> list[str]:
             "that keep 99 % of the accuracy; it was chosen on the samples that it is shown on."
         )
     return sentences
+
+
+def _none_lowers(lines: list[Line], baseline: Line | None, auc: str) -> bool:
+    """Whether no line's AUC is measurably below the baseline's; not where that cannot be told."""
+    if baseline is None or math.isnan(baseline[auc]) or _of_two_seeds(baseline, baseline):
+        return False
+    return all(_compared(line, baseline, auc) >= 0 for line in lines)
 
 
 def doubts(result: Result) -> list[str]:

@@ -75,10 +75,11 @@ def _same(first: Result, other: Result) -> None:
 def _compared(facts: dict[str, Any], fingerprint: bool) -> dict[str, Any]:
     """What must be equal. Runs of a version that wrote no fingerprint have only the data's name and size."""
     recipe = {name: value for name, value in facts["experiment"]["recipe"].items() if name != "precision"}
+    given = dict(facts["experiment"]) | {"recipe": recipe}
+    columns = given.pop("columns", None)  # which older versions lack, and a fingerprint holds
     if not fingerprint:
-        return {**facts["experiment"], "recipe": recipe, "samples": facts["samples"]}
-    given = {name: value for name, value in facts["experiment"].items() if name != "columns"}  # in the fingerprint
-    return {**given, "recipe": recipe, "dataset": f"data of the fingerprint {facts['fingerprint']}"}
+        return {**given, "columns": columns or None, "samples": facts["samples"]}
+    return {**given, "dataset": f"data of the fingerprint {facts['fingerprint']}"}
 
 
 def _facts(parts: list[dict[str, Any]]) -> dict[str, Any]:

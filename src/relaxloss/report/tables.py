@@ -45,8 +45,7 @@ def summary(result: Result) -> pd.DataFrame:
     the run's own for 1.
     """
     level = _level(result)
-    rows = result.rows[result.rows["measure"].isin([*UTILITY, "auc", *TPRS])]
-    rows = _largest(rows)
+    rows = _largest(result.rows[result.rows["measure"].isin([*UTILITY, "auc", *TPRS])])
     groups = _groups(rows[rows["attack"].isin(["", "max", "selected"])], "measure", "attack")
     lines = []
     for line in _names(result):
@@ -101,12 +100,8 @@ def _largest(rows: pd.DataFrame) -> pd.DataFrame:
     if made.empty:
         return rows
     who = ["defense", "settings", "adaptive", "seed", "measure"]
-    best = made.loc[made.groupby(who, dropna=False, sort=False)["value"].apply(_place).to_numpy()]
+    best = made.sort_values("value", ascending=False, kind="stable").drop_duplicates(who)
     return pd.concat([rows[~(low & (rows["attack"] == "max"))], best.assign(attack="max")])
-
-
-def _place(values: pd.Series[float]) -> Any:
-    return values.fillna(-math.inf).idxmax()
 
 
 def _names(result: Result) -> list[Line]:

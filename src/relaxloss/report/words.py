@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from relaxloss import defenses
-from relaxloss.defenses import Defense
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 
@@ -44,54 +44,57 @@ def short(value: str) -> str:
     return re.sub(r"^(-?\d+)\.0$", r"\1", value)
 
 
+class Acting(NamedTuple):
+    """A field that has an effect, of the part of that number of a composed defense."""
+
+    part: int
+    name: str
+    value: str
+    at_default: bool
+
+
 def labels(settings: Iterable[str], defense: str = "") -> list[str]:
     """Short forms of one defense's settings, by the fields that have an effect.
 
     Of several, the fields that vary among them; of a single one, those that are not at their defaults, or else (and of
     a defense that is not known here) the first.
     """
-    texts = list(settings)
-    read = [_acting(defense, each) for each in texts]
+    read = [_acting(defense, each) for each in settings]
     if len(read) == 1:
-        return [written([pair for pair in read[0] if not _at_default(defense, texts[0], pair)] or read[0][:1])]
-    values: dict[str, set[str]] = {}
-    for name, value in itertools.chain(*read):
-        values.setdefault(name, set()).add(value)
-    everywhere = set.intersection(*({name for name, _ in each} for each in read))
+        return [_short_form([each for each in read[0] if not each.at_default] or read[0][:1])]
+    values: dict[tuple[int, str], set[str]] = {}
+    for each in itertools.chain(*read):
+        values.setdefault(each[:2], set()).add(each.value)
+    everywhere = set.intersection(*({each[:2] for each in line} for line in read))
     return [
-        written(
-            pair
-            for pair in each
-            if len(values[pair[0]]) > 1 or (pair[0] not in everywhere and not _at_default(defense, text, pair))
+        _short_form(
+            each for each in line if len(values[each[:2]]) > 1 or (each[:2] not in everywhere and not each.at_default)
         )
-        for text, each in zip(texts, read, strict=True)
+        for line in read
     ]
 
 
-def _specs(defense: str, settings: str) -> list[Defense | None]:
-    """The defense that is meant, or the parts of a composed one; None for what is not known here."""
-    found: list[Defense | None] = []
-    for part, text in zip(defense.split("+"), settings.split("+"), strict=False):
-        try:
-            found.append(defenses.parse(f"{part}:{text}"))
-        except UserError:
-            found.append(None)
+def _acting(defense: str, settings: str) -> list[Acting]:
+    """The fields that have an effect; of a defense that is not known here, all, as if at their defaults."""
+    found = []
+    parts = re.split(r"\+(?!\d)", settings)  # and not within 1e+05
+    for place, (part, text) in enumerate(itertools.zip_longest(defense.split("+"), parts, fillvalue="")):
+        idle: tuple[str, ...] = ()
+        defaults: dict[str, str] = {}
+        with contextlib.suppress(UserError):
+            spec = defenses.parse(f"{part}:{text}")
+            idle = spec.without_effect
+            defaults = {field.name: short(str(field.default)) for field in dataclasses.fields(spec)}
+        found += [
+            Acting(place, name, value, defaults.get(name, value) == value)
+            for name, value in fields(text)
+            if name not in idle
+        ]
     return found
 
 
-def _acting(defense: str, settings: str) -> list[tuple[str, str]]:
-    """Names and values of the fields that have an effect at these settings."""
-    idle = {name for spec in _specs(defense, settings) if spec is not None for name in spec.without_effect}
-    return [(name, value) for name, value in fields(settings) if name not in idle]
-
-
-def _at_default(defense: str, settings: str, pair: tuple[str, str]) -> bool:
-    """Whether the field of that name and value is at the default of the (or a part's) class; True if not known."""
-    for spec in _specs(defense, settings):
-        for field in dataclasses.fields(spec) if spec is not None else ():
-            if field.name == pair[0]:
-                return short(str(field.default)) == pair[1]
-    return True
+def _short_form(acting: Iterable[Acting]) -> str:
+    return written((each.name, each.value) for each in acting)
 
 
 def written(pairs: Iterable[tuple[str, str]]) -> str:
