@@ -174,7 +174,8 @@ def worst(folder: Path) -> str:
 
 def _name(line: Any) -> str:
     """A defense's spec, in type."""
-    parts = zip(line["defense"].split("+"), line["settings"].split("+"), strict=True)
+    settings = re.split(r"\+(?!\d)", line["settings"])  # and not within 1e+05
+    parts = zip(line["defense"].split("+"), settings, strict=True)
     return "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
 
 

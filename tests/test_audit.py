@@ -330,6 +330,10 @@ def test_epsilon_needs_a_coin_for_each_sample() -> None:
     )
 
 
+def without_groups(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key != "groups"}
+
+
 def visits(seed: int, persons: int = 120, each: int = 10, leak: float = 0.0) -> dict[str, Any]:
     """As `planted`, of persons with several rows, which are alike; members by a coin per person."""
     rng = np.random.default_rng(seed)
@@ -345,6 +349,34 @@ def visits(seed: int, persons: int = 120, each: int = 10, leak: float = 0.0) -> 
     }  # fmt: skip
 
 
+def test_persons_are_asked_about_with_all_their_rows() -> None:
+    given = visits(3, leak=1.0)
+    rows, persons = (rl.audit(**each, attacks="blackbox") for each in (without_groups(given), given))
+    loss = rl.audit(**without_groups(given), attacks="loss").records
+    of_each = (
+        loss.assign(person=given["groups"][loss["index"]]).groupby("person").agg({"score": "mean", "member": "first"})
+    )
+    assert value(persons, "auc", "loss") == pytest.approx(roc_auc_score(of_each["member"], of_each["score"]), abs=1e-12)
+    assert set(persons.records["id"]) == set(given["groups"])
+    assert set(persons.records["samples"]) == {10}
+    assert len(persons.records) == 120
+    assert "samples" not in rows.records
+    measures = persons.rows["measure"]
+    assert "balanced_accuracy_per_class" not in set(measures), "a person's rows may be of several classes"
+
+
+def test_a_persons_rows_tell_more_together() -> None:
+    rng = np.random.default_rng(0)
+    given = {"member_labels": rng.integers(0, 4, 2000), "nonmember_labels": rng.integers(0, 4, 2000)}
+    for side, leak in (("member", 0.4), ("nonmember", 0.0)):  # rows of a person that have nothing in common
+        given[f"{side}_logits"] = outputs(rng, given[f"{side}_labels"], np.ones(2000, bool), 4, leak)
+    row = rl.audit(**given, attacks="loss").worst["auc"]
+    person = rl.audit(**given, attacks="loss", groups=np.arange(4000) // 20).worst["auc"]
+    assert row < 0.6
+    normal = stats.norm.cdf(np.sqrt(20) * stats.norm.ppf(row))  # the mean of 20 is as far apart, and √20 less wide
+    assert person == pytest.approx(normal, abs=0.06)
+
+
 def test_intervals_are_over_persons() -> None:
     """Where nothing leaks, an interval that counts rows misses one half far too often; over persons it does not."""
     missed = {"persons": 0, "rows": 0}
@@ -352,7 +384,7 @@ def test_intervals_are_over_persons() -> None:
         given = visits(seed)
         for name, audit in {
             "persons": rl.audit(**given, attacks="loss"),
-            "rows": rl.audit(**{key: value for key, value in given.items() if key != "groups"}, attacks="loss"),
+            "rows": rl.audit(**without_groups(given), attacks="loss"),
         }.items():
             missed[name] += not audit.worst["auc_low"] <= 0.5 <= audit.worst["auc_high"]
             assert audit.worst["auc"] == metrics.auc(audit.records["score"], audit.records["member"])
@@ -367,22 +399,29 @@ def test_a_group_each_is_no_group() -> None:
     same(numbers(plain), numbers(each))
 
 
-def test_persons_are_counted_and_have_no_coin_for_each_row() -> None:
+def test_persons_are_counted() -> None:
     given = visits(1, persons=400, each=60, leak=1.0)
-    plain = rl.audit(**{key: value for key, value in given.items() if key != "groups"}, attacks="loss")
+    plain = rl.audit(**without_groups(given), attacks="loss")
     audit = rl.audit(**given, attacks="loss", coin_flips=True)
     assert plain.worst["tpr_at_0.001_fpr"] is not None, "12,000 rows"
     assert audit.worst["tpr_at_0.01_fpr"] is None, "and 200 persons"
     assert "few_nonmembers" in {flag.name for flag in audit.flags}
     rows = audit.rows.set_index("measure")
-    assert "persons have several samples" in rows.loc["epsilon_lower_bound", "note"]
+    inside = given["groups"][: len(given["member_labels"])]
+    table = audit.records.sort_values("score")
+    guesses = [*~table["member"][:20], *table["member"][-20:]]  # a tenth of 400, of four numbers that were tried
+    bound = metrics.one_run_epsilon(400, 40, sum(guesses), 0.0, 0.05 / 4)
+    assert rows.loc["epsilon_lower_bound", "value"] >= bound > 0, "each person has a coin"
+    null = [rl.audit(**visits(seed), attacks="loss", coin_flips=True) for seed in range(40)]
+    false = sum(value(each, "epsilon_lower_bound", "loss") > 0 for each in null)
+    assert false <= stats.binom.ppf(0.999, 40, 0.05)
     width = {
         name: row["high"] - row["low"]
         for name, row in (("p", rows.loc["top1"]), ("r", plain.rows.set_index("measure").loc["top1"]))
     }
     assert width["p"] > 5 * width["r"]
     assert "24,000 samples are of 400 persons" in " ".join(audit.facts["notes"])
-    inside = len(set(given["groups"][: len(given["member_labels"])].tolist()))
+    inside = len(set(inside.tolist()))
     assert f"non-members (samples of {inside} and {400 - inside} persons)" in audit_page.html(audit)
     both = given | {"groups": np.arange(len(given["groups"])) % 400}
     with pytest.raises(UserError, match="400 of 400 groups have samples among the members and among the non-members"):

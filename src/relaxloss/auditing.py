@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import findings, flags, measures, onerun, predictions
+from relaxloss import findings, flags, measures, metrics, onerun, predictions
+from relaxloss.asked import Asked
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
 from relaxloss.errors import UserError
@@ -50,7 +51,8 @@ class Audit:
             whether its AUC is above one half at the level corrected for the number of attacks (Bonferroni).
         records: one line per sample, the most exposed first: ``index`` (members first, or the file's row, from 0),
             ``id``, ``label``, ``predicted``, ``member``, ``score`` of the strongest attack, ``rank`` (1: most exposed),
-            and ``fpr``, the share of non-members that must be accused before the sample is.
+            and ``fpr``, the share of non-members that must be accused before the sample is. Where persons have several
+            samples, one line per person, with how many ``samples``; the rest is of the first of them.
         flags: warnings about this evaluation.
         passed: names of the flags that were looked at and not raised.
         undecided: names of those that nobody could decide, with the facts that are missing.
@@ -121,7 +123,8 @@ def audit(
         classes: the columns' names.
         ids: ``(N,)`` names of the samples, members first.
         groups: ``(N,)`` whose sample each is, members first, where persons have several (visits, images, sentences):
-            intervals are then over persons, and no ε is claimed. Each person must be on one side.
+            then persons are asked about, each with all samples, of which each attack's scores are averaged. Each
+            person must be on one side.
         settings: see `run`.
 
     Raises `UserError` for whatever is wrong with them; see `predictions.of_arrays`.
@@ -169,18 +172,20 @@ def run(
     table, unmeasured = scores_of(found, chosen, seed)
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
-    member, labels = found.member, found.labels
+    asked = findings.asked_of(found)
+    table = {attack: asked.mean(scores) for attack, scores in table.items()}
+    member, labels = found.member[asked.records], found.labels
     if coin_flips:
-        _fair(member[found.once])
-    rows, clusters = _utility(found, level), findings.clusters_of(found)
+        _fair(member)
+    rows = _utility(found, asked, level)
     for attack, scores in table.items():
-        rows += measures.attack(attack, scores, member, clusters=clusters, level=level, persons=True)
-        rows += _decisions(attack, scores, found, level, seed)
-    rows += measures.worst(table, member, rows, seed=seed, clusters=clusters, level=level, persons=True)
+        rows += measures.attack(attack, scores, member, level=level)
+        rows += _decisions(attack, scores, found, asked, level, seed)
+    rows += measures.worst(table, member, rows, seed=seed, level=level)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
     known = adaptive if len(found.shadow_member) else None
     facts = findings.facts(table, found, rows, known)
-    if why := _no_bound(facts, coin_flips=coin_flips, persons=clusters is not None):
+    if why := _no_bound(facts, coin_flips=coin_flips):
         rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=f"not measured: {why}"))
     else:
         rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))
@@ -189,7 +194,7 @@ def run(
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
     corrected = 1 - (1 - level) / len(table)
-    worst["shown"] = measures.auc_interval(strongest, member, clusters, corrected)[0] > 0.5
+    worst["shown"] = metrics.auc_interval(strongest, member, corrected)[0] > 0.5
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
         worst,
@@ -200,16 +205,15 @@ def run(
         unmeasured,
         pd.DataFrame(findings.histogram(strongest, member)),
         pd.DataFrame(measures.thinned_roc(strongest, member)),
-        _facts(found, name, level, seed) | {"classes": list(found.classes), "labels": np.bincount(labels).tolist()},
+        _facts(found, asked, name, level, seed)
+        | {"classes": list(found.classes), "labels": np.bincount(labels).tolist()},
     )
 
 
-def _no_bound(facts: flags.Facts, *, coin_flips: bool, persons: bool) -> str:
+def _no_bound(facts: flags.Facts, *, coin_flips: bool) -> str:
     """Why ε cannot be bounded; empty if it can."""
     if not coin_flips:
         return "nobody said that each sample was trained on by a fair coin flip of its own"
-    if persons:
-        return "persons have several samples, so that not each sample has a coin of its own"
     if facts.repeats is not None and facts.repeats > flags.COPIES:
         return f"{facts.repeats:.1%} of the samples repeat another, so that not each has a coin of its own"
     return ""
@@ -273,12 +277,13 @@ def _lacking(attack: Attack, evidence: Evidence) -> str | None:
     return None
 
 
-def _utility(found: Predictions, level: float) -> list[measures.Row]:
+def _utility(found: Predictions, asked: Asked, level: float) -> list[measures.Row]:
     inside = found.member
+    persons = inside[asked.records]
     with np.errstate(invalid="ignore"):  # infinite losses: no mean, no variance
         rows = measures.utility(
             found.logits[inside], found.labels[inside], found.logits[~inside], found.labels[~inside],
-            distinct=int(found.once[~inside].sum()), distinct_members=int(found.once[inside].sum()), level=level,
+            distinct=int((~persons).sum()), distinct_members=int(persons.sum()), level=level,
         )  # fmt: skip
     for item in rows:
         if not math.isfinite(item["value"]) and not item["note"]:
@@ -289,26 +294,27 @@ def _utility(found: Predictions, level: float) -> list[measures.Row]:
     return rows
 
 
-def _decisions(name: str, scores: Scores, found: Predictions, level: float, seed: int) -> list[measures.Row]:
-    """Balanced accuracy at thresholds chosen on one half of the samples, measured on the other."""
-    member, labels, clusters = found.member, found.labels, findings.clusters_of(found)
-    half = measures.half(len(scores), clusters, seed=seed, stream="thresholds")
+def _decisions(
+    name: str, scores: Scores, found: Predictions, asked: Asked, level: float, seed: int
+) -> list[measures.Row]:
+    """Balanced accuracy at thresholds chosen on one half of whom is asked, measured on the other."""
+    member, labels = found.member[asked.records], found.labels[asked.records]
+    half = measures.half(len(scores), None, seed=seed, stream="thresholds")
     if any(part.all() or not part.any() for part in (member[half], member[~half])):
         return []
-    rehearsal = scores[half], member[half], labels[half]
+    single = len(scores) == len(found.member)  # else a person's samples may be of several classes
     rows = measures.decision(
-        name, scores[~half], member[~half], labels[~half], rehearsal, found.logits.shape[1],
-        clusters=clusters and clusters.take(~half), level=level,
+        name, scores[~half], member[~half], (scores[half], member[half]),
+        (labels[~half], labels[half]) if single else None, found.logits.shape[1], level=level,
     )  # fmt: skip
     return [item | {"note": "threshold chosen on the other half"} for item in rows]
 
 
-def _facts(found: Predictions, name: str, level: float, seed: int) -> dict[str, Any]:
-    once, persons = found.once, {}
-    if not once.all():
-        persons = {
-            "persons": {"members": int(found.member[once].sum()), "nonmembers": int((~found.member[once]).sum())}
-        }
+def _facts(found: Predictions, asked: Asked, name: str, level: float, seed: int) -> dict[str, Any]:
+    persons = {}
+    if len(asked.records) < len(found.member):
+        member = found.member[asked.records]
+        persons = {"persons": {"members": int(member.sum()), "nonmembers": int((~member).sum())}}
     return {
         "name": name,
         "source": dict(found.source),

@@ -41,6 +41,10 @@ ColumnsOption = Annotated[
         "--columns", help="a TOML file of what is known of columns beforehand: age = [0, 110], ward = ['A', 'B']"
     ),
 ]
+GroupOption = Annotated[
+    str | None,
+    typer.Option("--group", help="the column of persons, where one has several rows: these stay together"),
+]
 ModelOption = Annotated[str | None, typer.Option("--model", help="mlp, resnet20, vgg11_bn, or package.module:function")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="shortens the schedule in proportion")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="fields of the recipe: lr=0.05,batch_size=64,...")]
@@ -128,6 +132,7 @@ def train(
     label: LabelOption = None,
     drop: DropOption = None,
     columns: ColumnsOption = None,
+    group: GroupOption = None,
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
@@ -145,7 +150,7 @@ def train(
         raise UserError(f"{out} holds a model already; give --out another directory, or --overwrite to replace it")
     chosen = defenses.parse(defense)
     known = _read_toml(columns) if columns is not None else {}
-    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known)
+    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known, group=group)
     fitted_recipe = recipe_of(dataset, model, epochs, recipe)
     terminal = console(stderr=True)
     if not quiet:
@@ -205,6 +210,7 @@ def compare(
     label: LabelOption = None,
     drop: DropOption = None,
     columns: ColumnsOption = None,
+    group: GroupOption = None,
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
@@ -231,12 +237,12 @@ def compare(
     if spec and setting:
         raise UserError(f"got the file {spec} and --setting {setting}; give one of the two, and options to override it")
     fields = settings.read(setting) if setting else _read_toml(spec) if spec else {}
-    options: dict[str, Any] = {"dataset": data, "shadows": shadows, "game": game, "label": label}
+    options: dict[str, Any] = {"dataset": data, "shadows": shadows, "game": game, "label": label, "group": group}
     gone: list[str] = []
     if data is not None or model is not None:
         gone += ["setting", "note"]  # what they say no longer holds
     if data is not None and setting:
-        gone += ["label", "drop", "columns"]  # of the setting's own table
+        gone += ["label", "drop", "columns", "group"]  # of the setting's own table
     fields = {name: value for name, value in fields.items() if name not in gone}
     fields |= {name: value for name, value in options.items() if value is not None}
     if drop is not None:
@@ -247,7 +253,7 @@ def compare(
         fields["seeds"] = tuple(seeds.split(","))
     check_names(Experiment, fields)
     fields["dataset"] = _required(fields.get("dataset"))
-    about = {name: fields[name] for name in ("label", "drop", "columns") if name in fields}
+    about = {name: fields[name] for name in ("label", "drop", "columns", "group") if name in fields}
     dataset = data_sets.load(fields["dataset"], **about)
     if canaries_from is not None:
         fields["game"] = vulnerable_game(fields.get("game", "random_halves"), canaries_from)
@@ -317,6 +323,7 @@ def tune(
     label: LabelOption = None,
     drop: DropOption = None,
     columns: ColumnsOption = None,
+    group: GroupOption = None,
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
@@ -337,7 +344,7 @@ def tune(
     from relaxloss.specs import build
 
     known = _read_toml(columns) if columns is not None else {}
-    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known)
+    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known, group=group)
     taken, notes = attacks_for(attacks, games.FiveFolds())
     experiment = build(
         Experiment,
@@ -350,6 +357,7 @@ def tune(
             "label": label,
             "drop": _names(drop),
             "columns": known,
+            "group": group,
         },
     )
     directory = out or Path("runs") / f"{dataset.name}-tune"
@@ -433,7 +441,7 @@ def audit(
     label: Annotated[str | None, typer.Option(help="the true labels' column; label (npz: labels) if left out")] = None,
     member: Annotated[str | None, typer.Option(help="the column of who was trained on; member if left out")] = None,
     group: Annotated[
-        str | None, typer.Option(help="the column of persons, where one has several rows: intervals are over persons")
+        str | None, typer.Option(help="the column of persons, where one has several rows: these are attacked together")
     ] = None,
     adaptive: Annotated[
         bool | None, typer.Option("--adaptive/--non-adaptive", help="were shadows trained as the target was?")

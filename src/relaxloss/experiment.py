@@ -43,7 +43,13 @@ class Quiet:
 
 def load_data(experiment: Experiment) -> Dataset:
     """The experiment's data set."""
-    return data_sets.load(experiment.dataset, label=experiment.label, drop=experiment.drop, columns=experiment.columns)
+    return data_sets.load(
+        experiment.dataset,
+        label=experiment.label,
+        drop=experiment.drop,
+        columns=experiment.columns,
+        group=experiment.group,
+    )
 
 
 def run(
@@ -72,6 +78,7 @@ def run(
             experiment.label,
             experiment.drop,
             tuple(experiment.columns.items()),
+            experiment.group,
             dataset.fingerprint,
         )
     plan = Plan(experiment, dataset, reference)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from relaxloss import flags, measures, metrics, sides
+from relaxloss.asked import Asked
 from relaxloss.attacks.base import Scores
 from relaxloss.attacks.functional.shapes import bounded
 from relaxloss.flags import Facts, Flag
@@ -42,41 +43,43 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def records(scores: Scores, found: Predictions) -> pd.DataFrame:
-    """One line per sample, the most exposed first; see `auditing.Audit`."""
-    rank, fpr = exposure(scores, found.member)
-    names = np.array(found.classes)
+    """One line per sample, or per person with several, the most exposed first; see `auditing.Audit`."""
+    asked = asked_of(found)
+    member, names = found.member[asked.records], np.array(found.classes)
+    rank, fpr = exposure(scores, member)
     table = pd.DataFrame(
         {
-            "index": np.arange(len(scores)),
-            "id": found.ids if found.ids is not None else "",
-            "label": names[found.labels],
-            "predicted": names[found.logits.argmax(axis=1)],
-            "member": found.member,
+            "index": asked.records,
+            "id": found.ids[asked.records] if found.ids is not None else "",
+            "label": names[found.labels[asked.records]],
+            "predicted": names[found.logits[asked.records].argmax(axis=1)],
+            "member": member,
             "score": scores,
             "rank": rank,
             "fpr": fpr,
         }
     )
+    if len(asked.records) < len(found.member):
+        table.insert(2, "samples", np.bincount(asked.person))
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 
-def clusters_of(found: Predictions) -> metrics.Clusters | None:
-    """For intervals over persons; None where each sample is of another."""
-    if found.groups is None or found.once.all():
-        return None
-    return metrics.Clusters(found.groups, np.arange(len(found.member)))
+def asked_of(found: Predictions) -> Asked:
+    """Whom the attacker is asked about."""
+    return Asked.of(np.arange(len(found.member)), found.persons)
 
 
 def facts(
     table: Mapping[str, Scores], found: Predictions, rows: Sequence[measures.Row], adaptive: bool | None
 ) -> Facts:
-    """What the flags are decided on; `rows` hold those of `measures.utility`."""
-    member, once, clusters = found.member, found.once, clusters_of(found)
+    """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
+    once = asked_of(found).records
+    member, asked = found.member, found.member[once]
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
-    best = max(graded, key=lambda name: metrics.auc(graded[name], member))
+    best = max(graded, key=lambda name: metrics.auc(graded[name], asked))
     ahead = None
     if "correctness" in table and best != "correctness":
-        ahead = measures.auc_difference_interval(table["correctness"], table[best], member, clusters)
+        ahead = metrics.auc_difference_interval(table["correctness"], table[best], asked)
     fits = {}
     for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(found.logits[inside], found.labels[inside])) is not None:
@@ -86,21 +89,19 @@ def facts(
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
     return Facts(
-        nonmembers=int((~member[once]).sum()),
+        nonmembers=int((~asked).sum()),
         lowest_fpr=min(measures.FPRS),
         shadows=len(found.shadow_member),
         adaptive=adaptive,
-        tied_pairs=metrics.tied_share(table[best], member),
+        tied_pairs=metrics.tied_share(table[best], asked),
         label_only_advantage=ahead,
-        auc_intervals={
-            name: measures.auc_interval(each, member, clusters, flags.AUC_LEVEL) for name, each in table.items()
-        },
+        auc_intervals={name: metrics.auc_interval(each, asked, flags.AUC_LEVEL) for name, each in table.items()},
         label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, member),
         skill=measures.skill(rows, found.labels[~member]),
-        repeats=sides.repeats(found.logits[once], found.labels[once], member[once]),
+        repeats=sides.repeats(found.logits[once], found.labels[once], asked),
         exchanged=sides.exchanged(found.logits, found.labels),
-        class_mix=sides.class_mix(found.labels[once], member[once], found.classes),
+        class_mix=sides.class_mix(found.labels[once], asked, found.classes),
     )
 
 
@@ -108,9 +109,10 @@ def design_flags(found: Predictions) -> tuple[Flag, ...]:
     """A flag if the number of shadows that have a sample tells whether the target has it too."""
     if not len(found.shadow_member):
         return ()
-    counts = found.shadow_member.sum(axis=0)
-    area = metrics.auc(counts, found.member)
-    low, high = measures.auc_interval(counts, found.member, clusters_of(found), flags.AUC_LEVEL)
+    asked = asked_of(found)
+    counts, member = asked.mean(found.shadow_member.sum(axis=0)), found.member[asked.records]
+    area = metrics.auc(counts, member)
+    low, high = metrics.auc_interval(counts, member, flags.AUC_LEVEL)
     if low <= 0.5 <= high:
         return ()
     return (

@@ -47,6 +47,7 @@ class Facts:
         uncovered: what else of the members is released, without noise.
         delta: the δ that goes with it.
         members: how many samples the target was trained on.
+        most_of_one: the most samples that one person has.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
         idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
         label_fit: `relaxloss.sides.label_fit` of each side that it can be told of, by the side's name.
@@ -73,6 +74,7 @@ class Facts:
     uncovered: tuple[str, ...] = ()
     delta: float | None = None
     members: int | None = None
+    most_of_one: int = 1
     selected_on_asked: bool | None = None
     idle: str | None = None
     label_fit: Mapping[str, LabelFit] | None = None
@@ -213,6 +215,11 @@ def _epsilon_meaningless(facts: Facts) -> str | None:
         return f"δ is {facts.delta:.3g} with {facts.members:,} members: publishing one record outright would satisfy it"
     if facts.uncovered:
         return f"ε of {facts.epsilon:.3g} is the training's alone; released without noise: {'; '.join(facts.uncovered)}"
+    if facts.most_of_one > 1:
+        return (
+            f"ε of {facts.epsilon:.3g} is of one sample, and a person has up to {facts.most_of_one:,}: of that person "
+            f"the odds may change e^{facts.most_of_one * facts.epsilon:.3g}-fold"
+        )
     return None
 
 
@@ -412,11 +419,11 @@ CHECKS = (
         ("dp",),
         _epsilon_meaningless,
         raised_if=f"differential privacy is claimed and ε is absent, infinite or above {EPSILON:g}, or δ ≥ 1/members, "
-        "or what is released holds more of the members than the training of the weights",
+        "or what is released holds more of the members than the training of the weights, or persons have several rows",
         why="Such a guarantee promises nothing; what protection there is, only attacks have shown.",
         what_to_do="Call it noise and not differential privacy, or train with more noise. What ε does not cover: "
         "describe a table's columns beforehand (--columns; bits and images have constants), or leave that part of the "
-        "release out.",
+        "release out. ε counts samples: keep one of each person.",
     ),
     Check(
         "selection_on_asked",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, Field, InstanceOf, NonNegativeInt, PositiveInt
 
 from relaxloss import seeds
+from relaxloss.data import Dataset
 from relaxloss.errors import UserError, unknown
 from relaxloss.specs import Spec, build, split
 
@@ -94,6 +95,23 @@ class Game(Spec):
         """Who is in which model, for a pool with the given labels ``(M,)``."""
         raise NotImplementedError
 
+    def draw_from(self, dataset: Dataset, seed: int) -> Design:
+        """A drawing from a data set; where persons have several samples, of persons with all that they have."""
+        if dataset.groups is None:
+            return self.draw(dataset.y, dataset.num_classes, seed)
+        persons, classes = dataset.persons, dataset.num_classes
+        design = self._of(persons).draw(np.zeros(persons.max() + 1, np.int64), classes, seed)
+        asked, fit, reference, test = (
+            np.flatnonzero(np.isin(persons, part)) for part in (design.asked, design.fit, design.reference, design.test)
+        )
+        shift = design.labels  # of all labels of a person, since they were 0
+        labels = None if shift is None else (dataset.y + shift[persons]) % classes
+        return Design(design.member[:, persons], design.targets, asked, fit, reference, test, labels)
+
+    def _of(self, persons: Indices) -> Game:
+        """The game with persons in place of the samples ``(M,)`` that it names."""
+        return self
+
 
 def permuted(size: int, seed: int) -> Indices:
     """A random order of ``0 .. size - 1`` from the seed's stream ``game``."""
@@ -104,7 +122,10 @@ def five_folds(samples: int, seed: int) -> list[Indices]:
     """The seed's partition of a pool into five equal folds; up to four samples are in none."""
     size = samples // 5
     if size < FEWEST:
-        raise UserError(f"FiveFolds got {samples} samples; expected at least {5 * FEWEST}, better thousands")
+        raise UserError(
+            f"FiveFolds got {samples} samples (persons, where they have several); expected at least {5 * FEWEST}, "
+            "better thousands"
+        )
     order = permuted(samples, seed)
     return [np.sort(order[k * size : (k + 1) * size]) for k in range(5)]
 
@@ -217,6 +238,11 @@ class RandomHalves(Game):
         rows = tuple(range(self.models))
         asked, test = np.sort(asked), np.sort(test)
         return Design(member, rows, asked, asked, np.sort(reference), test, changed)
+
+    def _of(self, persons: Indices) -> RandomHalves:
+        if not self.chosen or max(self.chosen) >= len(persons):
+            return self  # which `draw` complains of
+        return dataclasses.replace(self, chosen=tuple(int(persons[place]) for place in self.chosen))
 
     def _chosen(self, size: int) -> Indices:
         """The places in `chosen`, if they fit a pool of `size` samples and the other fields."""

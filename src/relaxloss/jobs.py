@@ -45,13 +45,18 @@ class Reference:
     label: str | None
     drop: tuple[str, ...]
     columns: tuple[tuple[str, Known], ...]
+    group: str | None
     fingerprint: str
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(reference: Reference) -> Dataset:
     dataset = data_sets.load(
-        reference.name, label=reference.label, drop=reference.drop, columns=dict(reference.columns)
+        reference.name,
+        label=reference.label,
+        drop=reference.drop,
+        columns=dict(reference.columns),
+        group=reference.group,
     )
     if dataset.fingerprint != reference.fingerprint:
         raise UserError(f"data set {reference.name} changed while the experiment ran; run the command again")
@@ -150,7 +155,7 @@ def network_of(defense: Defense, task: Task, state: Mapping[str, Any]) -> Networ
 def train_and_observe(job: TrainJob) -> Produced:
     """Run a `TrainJob`."""
     dataset = resolve(job.data)
-    design = job.game.draw(dataset.y, dataset.num_classes, job.seed)
+    design = job.game.draw_from(dataset, job.seed)
     task = task_of(dataset, design, job.row, job.seed, job.recipe)
     start = time.monotonic()
     produced: dict[tuple[str, str], Files] = {}
@@ -253,7 +258,7 @@ def score(job: ScoreJob) -> Produced:
     """
     start = time.monotonic()
     dataset = resolve(job.data)
-    design = job.game.draw(dataset.y, dataset.num_classes, job.seed)
+    design = job.game.draw_from(dataset, job.seed)
     labels = dataset.y if design.labels is None else design.labels
     store = Store(job.root)
     read = functools.cache(functools.partial(signals_of, store, labels=labels))

@@ -86,20 +86,16 @@ def attack(
     clusters: metrics.Clusters | None = None,
     level: float = 0.95,
     note: str = "",
-    persons: bool = False,
 ) -> list[Row]:
     """AUC with DeLong's interval, and TPR at 1 % and 0.1 % FPR with Clopper-Pearson's where the FPR is resolvable.
 
     Where the same records were asked of several models, `clusters` says of which each score is, and the intervals
-    reckon with both (`relaxloss.metrics.clusters`). With `persons`, its records are persons of whom several samples
-    were asked about, and non-members are counted by person.
+    reckon with both (`relaxloss.metrics.clusters`).
     """
     n = len(scores)
     low, high = auc_interval(scores, member, clusters, level)
     rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
     nonmembers = int((~member).sum())
-    if persons and clusters is not None:
-        nonmembers = len(np.unique(clusters.records[~member]))
     for fpr, measure in zip(FPRS, TPRS, strict=True):
         if metrics.resolvable(nonmembers, fpr):
             if clusters is None:
@@ -143,26 +139,30 @@ def decision(
     name: str,
     scores: Scores,
     member: Bool,
-    labels: Ints,
-    rehearsal: tuple[Scores, Bool, Ints],
+    rehearsal: tuple[Scores, Bool],
+    classes: tuple[Ints, Ints] | None,
     num_classes: int,
     *,
     clusters: metrics.Clusters | None = None,
     level: float = 0.95,
 ) -> list[Row]:
-    """Balanced accuracy at thresholds chosen on a shadow (`rehearsal`: its scores, membership, labels).
+    """Balanced accuracy at thresholds chosen on a shadow (`rehearsal`: its scores and membership).
 
-    One threshold for all samples, and one per class. Not measured where the rehearsal is NaN: it needs another shadow.
+    One threshold for all samples, and one per class (`classes`: the labels of the samples, and of the rehearsal's; None
+    where they have none). Not measured where the rehearsal is NaN: it needs another shadow.
     """
-    shadow_scores, shadow_member, shadow_labels = rehearsal
+    shadow_scores, shadow_member = rehearsal
     if np.isnan(shadow_scores).any():
         why = "not measured: the attack compares with shadows, so that a threshold needs one more of them"
         names = ("balanced_accuracy", "balanced_accuracy_per_class")
         return [row(measure, np.nan, n=len(scores), attack=name, note=why) for measure in names]
-    one = metrics.best_threshold(shadow_scores, shadow_member)
-    each = metrics.best_thresholds(shadow_scores, shadow_member, shadow_labels, num_classes)
+    thresholds: dict[str, Any] = {"balanced_accuracy": metrics.best_threshold(shadow_scores, shadow_member)}
+    if classes is not None:
+        labels, shadow_labels = classes
+        each = metrics.best_thresholds(shadow_scores, shadow_member, shadow_labels, num_classes)
+        thresholds["balanced_accuracy_per_class"] = each[labels]
     rows = []
-    for measure, threshold in (("balanced_accuracy", one), ("balanced_accuracy_per_class", each[labels])):
+    for measure, threshold in thresholds.items():
         if clusters is None:
             low, high = metrics.balanced_accuracy_interval(scores, member, threshold, level)
         else:
@@ -180,7 +180,6 @@ def worst(
     seed: int,
     clusters: metrics.Clusters | None = None,
     level: float = 0.95,
-    persons: bool = False,
 ) -> list[Row]:
     """The strongest attack twice: ``max`` over all on all samples, and ``selected`` on one half, measured on the other.
 
@@ -198,7 +197,7 @@ def worst(
         on_half = {name: metrics.auc(scores[first], member[first]) for name, scores in table.items()}
         chosen = max(on_half, key=lambda name: on_half[name])
         rest = None if clusters is None else clusters.take(~first)
-        found = attack("selected", table[chosen][~first], member[~first], clusters=rest, level=level, persons=persons)
+        found = attack("selected", table[chosen][~first], member[~first], clusters=rest, level=level)
         rows += [item | {"note": item["note"] or f"by {chosen}"} for item in found]
     return rows
 

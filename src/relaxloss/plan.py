@@ -54,7 +54,7 @@ class Experiment(Spec):
     """What is compared on what.
 
     Attributes:
-        dataset: a data set's name, or the path of a user's file; ``label``, ``drop`` and ``columns`` (see
+        dataset: a data set's name, or the path of a user's file; ``label``, ``drop``, ``columns`` and ``group`` (see
             `relaxloss.data.load`) are for the latter.
         defenses: specs as objects, strings or dicts, or one comma-separated string; ``a+b`` composes. ``all`` stands
             for every one at its default (see `relaxloss.defenses.parse_list` for defaults that few classes allow).
@@ -86,6 +86,7 @@ class Experiment(Spec):
     label: str | None = None
     drop: tuple[str, ...] = ()
     columns: Annotated[Mapping[str, Known], BeforeValidator(described.read)] = field(default_factory=dict)
+    group: str | None = None
     setting: str = ""
     note: str = ""
     tuned: tuple[TunedField, ...] = ()
@@ -148,7 +149,7 @@ class Plan:
                 raise unknown(f"query that attack {attack} needs", min(strange), signals.QUERIES)
             if lacking := unmet(attack, experiment.game):
                 raise UserError(f"attack {attack} cannot run in the game {experiment.game}: it needs {lacking}")
-        self.designs = {seed: experiment.game.draw(dataset.y, dataset.num_classes, seed) for seed in experiment.seeds}
+        self.designs = {seed: experiment.game.draw_from(dataset, seed) for seed in experiment.seeds}
         for defense in experiment.defenses:
             _installed(defense)
             defense.check(dataset.num_classes)

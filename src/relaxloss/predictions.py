@@ -5,7 +5,6 @@ Everything that can be wrong with them is found here, once, so that nothing behi
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ class Predictions:
         member: ``(N,)`` whether the model was trained on the sample.
         classes: the C names.
         kind: what was given, ``probs`` or ``logits``.
-        ids: ``(N,)`` the samples' own names; None: they have none.
+        ids: ``(N,)`` the samples' own names, or else their persons'; None: they have none.
         shadow_logits: ``(K, N, C)``; K = 0 without shadows.
         shadow_member: ``(K, N)`` which shadow was trained on which sample.
         groups: ``(N,)`` the person that each sample is of, as numbers; None: each is of another.
@@ -58,14 +57,10 @@ class Predictions:
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
 
-    @functools.cached_property
-    def once(self) -> Bools:
-        """``(N,)`` one sample of each person: the first."""
-        if self.groups is None:
-            return np.ones(len(self.member), bool)
-        first = np.zeros(len(self.member), bool)
-        first[np.unique(self.groups, return_index=True)[1]] = True
-        return first
+    @property
+    def persons(self) -> Ints:
+        """Whose sample each is ``(N,)``: each of another where there are no `groups`."""
+        return np.arange(len(self.member)) if self.groups is None else self.groups
 
 
 def of_arrays(
@@ -122,11 +117,14 @@ def of_arrays(
     found, taken = _kind_of(values, kind, at)
     codes, names, said = checks.labels(checks.column(labels, n, f"{at}labels"), values.shape[1], classes, at)
     own = None if ids is None else checks.ids(checks.column(ids, n, f"{at}ids"), at)
-    persons = None if groups is None else checks.groups(checks.column(groups, n, f"{at}groups"), flags, at)
-    if persons is not None:
+    persons = None
+    if groups is not None:
+        whose = checks.column(groups, n, f"{at}groups")
+        persons, own = checks.groups(whose, flags, at), whose.astype(str) if own is None else own
         said = [
             *said,
-            f"The {n:,} samples are of {len(np.unique(persons)):,} persons (or groups), whom intervals count.",
+            f"The {n:,} samples are of {len(np.unique(persons)):,} persons (or groups), who are asked about with all "
+            "of theirs: an attack's score of a person is the mean of the samples'.",
         ]
     shadows, has = _shadows(shadow_outputs, shadow_member, values.shape, found, at)
     everything = (*taken, *said, *notes)

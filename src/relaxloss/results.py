@@ -17,7 +17,9 @@ import torch
 
 from relaxloss import flags, jobs, measures, metrics, onerun, selection, sides
 from relaxloss import records as record_room
+from relaxloss.asked import Asked
 from relaxloss.attacks import functional
+from relaxloss.data import Dataset
 from relaxloss.defenses import Composed, Defense
 from relaxloss.games import Design
 from relaxloss.jobs import ARRAYS, require
@@ -148,7 +150,7 @@ def evaluation_facts(
     confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
     best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
     label_only = next((name for name in table if name.startswith("label_only")), None)
-    advantage, clusters = None, _clusters(design)
+    advantage, clusters = None, _clusters(design, plan.dataset)
     if label_only and best:
         advantage = measures.auc_difference_interval(table[label_only][0], *table[best], clusters)
     return flags.Facts(
@@ -167,6 +169,7 @@ def evaluation_facts(
         uncovered=defense.uncovered(plan.dataset),
         delta=own_facts.get("delta"),
         members=int(design.member[design.targets[0]].sum()),
+        most_of_one=plan.dataset.most_of_one,
         selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),
         idle=defense.idle(history),
     )
@@ -183,7 +186,7 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
             group.append((seen.plain, seen.labels))
     parts = [np.concatenate(part) for group in (members, tests) for part in zip(*group, strict=True)]
     distinct, distinct_members = (
-        len(np.unique(np.concatenate([of(target) for target in design.targets])))
+        len(np.unique(plan.dataset.persons[np.concatenate([of(target) for target in design.targets])]))
         for of in (design.test_of, design.members)
     )
     return measures.utility(*parts, distinct=distinct, distinct_members=distinct_members, level=plan.experiment.level)
@@ -194,34 +197,37 @@ def _attack_rows(
 ) -> tuple[list[measures.Row], dict[str, tuple[Any, Any]]]:
     """All rows of one defense, one kind of shadows and one seed; and the pooled scores by attack."""
     targets = list(design.targets)
-    member = design.member[targets][:, design.asked].reshape(-1)
-    asked_labels = np.tile(labels[design.asked], len(targets))
+    asked, fit = (Asked.of(places, plan.dataset.persons) for places in (design.asked, design.fit))
+    member = design.member[targets][:, asked.records].reshape(-1)
     rehearsed = design.shadows(targets[0])[0]
     level = plan.experiment.level
     rows, table = [], {}
-    clusters = _clusters(design)
-    fair = np.repeat([target != rehearsed for target in targets], len(design.asked))  # not the rehearsal's own model
+    clusters = _clusters(design, plan.dataset)
+    fair = np.repeat([target != rehearsed for target in targets], len(asked.records))  # not the rehearsal's own model
+    classes = None  # a person's samples may be of several
+    if plan.dataset.groups is None:
+        classes = np.tile(labels[asked.records], len(targets))[fair], labels[fit.records]
     for item in scored:
         arrays = unpack_arrays(require(store, "scores", item.key)[ARRAYS])
-        scores = arrays["scores"].reshape(-1)
+        scores = asked.mean(arrays["scores"]).reshape(-1)
         name = str(item.attack)
         table[name] = scores
         rows += measures.attack(name, scores, member, clusters=clusters, level=level)
-        rehearsal = (arrays["rehearsal"], design.member[rehearsed, design.fit], labels[design.fit])
+        rehearsal = fit.mean(arrays["rehearsal"]), design.member[rehearsed, fit.records]
         rows += measures.decision(
-            name, scores[fair], member[fair], asked_labels[fair], rehearsal, plan.dataset.num_classes,
+            name, scores[fair], member[fair], rehearsal, classes, plan.dataset.num_classes,
             clusters=clusters and clusters.take(fair), level=level,
         )  # fmt: skip
     rows += measures.worst(table, member, rows, seed=seed, clusters=clusters, level=level)
     return rows, {name: (scores, member) for name, scores in table.items()}
 
 
-def _clusters(design: Design) -> metrics.Clusters | None:
+def _clusters(design: Design, dataset: Dataset) -> metrics.Clusters | None:
     """Which record and which model each pooled score is of; None where there is one target."""
     if not design.several:
         return None
-    targets, asked = np.array(design.targets), design.asked
-    return metrics.Clusters(np.tile(asked, len(targets)), np.repeat(targets, len(asked)))
+    targets, records = np.array(design.targets), Asked.of(design.asked, dataset.persons).records
+    return metrics.Clusters(np.tile(records, len(targets)), np.repeat(targets, len(records)))
 
 
 def _one_run_rows(plan: Plan, design: Design, table: dict[str, tuple[Any, Any]], seed: int) -> list[measures.Row]:
@@ -234,10 +240,10 @@ def _one_run_rows(plan: Plan, design: Design, table: dict[str, tuple[Any, Any]],
     """
     if not plan.experiment.game.aligned:
         return []
-    first, count = design.targets[0], len(design.asked)
-    scores = {name: part[0][:count] for name, part in table.items()}
+    first, records = design.targets[0], Asked.of(design.asked, plan.dataset.persons).records
+    scores = {name: part[0][: len(records)] for name, part in table.items()}
     delta = min(1e-5, 0.1 / len(design.members(first)))
-    member = design.member[first, design.asked]
+    member = design.member[first, records]
     return [onerun.bound(scores, member, delta=delta, level=plan.experiment.level, seed=seed)]
 
 
@@ -245,14 +251,15 @@ def _records(
     plan: Plan, store: Store, defense: Defense, seed: int, design: Design, labels: Any, scores: Any
 ) -> pd.DataFrame:
     """Which records leak under one defense, by the strongest attack of the mode that heads the report."""
-    member = design.member[list(design.targets)][:, design.asked]
+    asked = Asked.of(design.asked, plan.dataset.persons)
+    member = design.member[list(design.targets)][:, asked.records]
     if not design.several:
-        return record_room.exposed(scores, member[0], design.asked)
+        return record_room.exposed(scores, member[0], asked.records)
     margins = []
     for target in design.targets:
         seen = _signals(plan, store, defense, seed, target, labels).take(design.asked)
-        margins.append(functional.logit_margin(seen.plain, seen.labels))
-    return record_room.vulnerability(np.stack(margins), scores.reshape(member.shape), member, design.asked)
+        margins.append(asked.mean(functional.logit_margin(seen.plain, seen.labels)))
+    return record_room.vulnerability(np.stack(margins), scores.reshape(member.shape), member, asked.records)
 
 
 def _signals(plan: Plan, store: Store, defense: Defense, seed: int, row: int, labels: Any) -> Signals:
@@ -290,6 +297,7 @@ def facts_of(plan: Plan, seconds: float) -> dict[str, Any]:
         "provenance": plan.dataset.provenance,
         "fingerprint": plan.dataset.fingerprint,
         "samples": len(plan.dataset),
+        **({} if plan.dataset.groups is None else {"persons": len(np.unique(plan.dataset.persons))}),
         "num_classes": plan.dataset.num_classes,
         "classes": list(plan.dataset.classes),
         "members": int(plan.designs[plan.experiment.seeds[0]].member[0].sum()),

@@ -31,11 +31,11 @@ class Tuned(Spec):
     seed: NonNegativeInt
     data: str
 
-    def used(self, labels: Indices, num_classes: int) -> Indices:
+    def used(self, dataset: Dataset) -> Indices:
         """The samples that had a part in the choice: in a model, asked about, fitted on, or set aside."""
         found = [np.zeros(0, np.int64)]
         for game in self.games:
-            design = game.draw(labels, num_classes, self.seed)
+            design = game.draw_from(dataset, self.seed)
             found += [np.flatnonzero(design.member.any(axis=0)), design.asked, design.fit, design.reference]
         return np.unique(np.concatenate(found))
 
@@ -62,5 +62,5 @@ def on_asked(tuned: tuple[Tuned, ...], defense: Defense, design: Design, dataset
         if each.defense == defense:
             if each.data != dataset.fingerprint:
                 return None
-            return bool(np.isin(design.asked, each.used(dataset.y, dataset.num_classes)).any())
+            return bool(np.isin(design.asked, each.used(dataset)).any())
     return False

@@ -249,7 +249,8 @@ def train(
 
     Args:
         data: the samples; a random share `test` is held out for the reported accuracy, and `reference` for defenses
-            that need non-members to train against (None: 0.2 for those, 0 for the others).
+            that need non-members to train against (None: 0.2 for those, 0 for the others). Where persons have several
+            samples (``data.groups``), these are shares of the persons, with all that they have.
         recipe: None: the paper's for this kind of data.
         checkpoints: a directory for checkpoints; a training that was cut off resumes from there, bit for bit.
         tell: called with a `relaxloss.training.Progress` after every epoch.
@@ -269,10 +270,11 @@ def train(
     if recipe is not None:
         recipe.check()
     _no_identifiers(data)
-    order = seeds.rng(seed, "split").permutation(len(data)).astype(np.int64)
-    bounds = [int(len(data) * test), int(len(data) * (test + share))]
+    persons = int(data.persons.max()) + 1
+    order = seeds.rng(seed, "split").permutation(persons)
+    parts = np.split(order, [int(persons * test), int(persons * (test + share))])
     names = ("test", "reference", "members")
-    split = {name: np.sort(part) for name, part in zip(names, np.split(order, bounds), strict=True)}
+    split = {name: np.flatnonzero(np.isin(data.persons, part)) for name, part in zip(names, parts, strict=True)}
     _rare_classes(data, split["members"])
     task = Task.of(data, split["members"], reference=split["reference"], recipe=recipe, seed=seed)
     monitor = Samples.of(data, split["test"]).watched(len(task.members))
@@ -322,8 +324,11 @@ def _trained(
         fit.network.load_state_dict(fit.snapshots[defense.snapshot])
     release = defense.release(fit.network.eval(), task).eval()
     facts: dict[str, Any] = dict(fit.facts)
-    if "epsilon" in facts and (lacks := defense.uncovered(data)):
-        facts["epsilon_does_not_cover"] = "; ".join(lacks)
+    if "epsilon" in facts:
+        if lacks := defense.uncovered(data):
+            facts["epsilon_does_not_cover"] = "; ".join(lacks)
+        if data.most_of_one > 1:
+            facts["epsilon_is_of"] = f"one sample; a person has up to {data.most_of_one:,}"
     for name, rows in (("test", split["test"]), ("train", split["members"])):
         if len(rows):
             logits = predict(release, torch.from_numpy(data.x[rows])).numpy()

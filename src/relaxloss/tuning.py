@@ -399,8 +399,8 @@ def _facts(
 ) -> dict[str, Any]:
     """What chose, what it was made of and with."""
     seed = experiment.seeds[0]
-    designs = [game.draw(dataset.y, dataset.num_classes, seed) for game in games]
-    used = Tuned(NONE, games, seed, dataset.fingerprint).used(dataset.y, dataset.num_classes)
+    designs = [game.draw_from(dataset, seed) for game in games]
+    used = Tuned(NONE, games, seed, dataset.fingerprint).used(dataset)
     return {
         "data": dataset.name,
         "provenance": dataset.provenance,
@@ -411,7 +411,7 @@ def _facts(
         "games": [str(game) for game in games],
         "samples_used": len(used),
         "members": int(designs[0].member[0].sum()),
-        "final_members": len(dataset) // 5,
+        "final_members": int(FiveFolds().draw_from(dataset, seed).member[0].sum()),
         "asked_per_game": len(designs[0].asked),
         "attacks": [str(attack) for attack in experiment.attacks],
         "range": list(ends),

@@ -71,6 +71,8 @@ class Dataset:
         provenance: one line on where the data come from and what was done to them.
         columns: the columns of a table, in order; empty for images, bits and plain numeric arrays.
         classes: what the labels 0, 1, ... are called; empty where they have no names.
+        groups: ``(M,)`` int64, whose sample each is, where persons have several: any numbers; None: each of another.
+            All samples of a person stay together, in or out of a model, and attackers are asked about persons.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Dataset:
     provenance: str
     columns: tuple[Column, ...] = field(default=(), repr=False)
     classes: tuple[str, ...] = field(default=(), repr=False)
+    groups: Array | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
@@ -110,6 +113,11 @@ class Dataset:
             )
         if x.dtype == np.float32 and np.isinf(x).any():
             raise UserError(f"{self.name}: x holds infinite values; replace them, or mark them missing with NaN")
+        if self.groups is not None and (self.groups.shape != y.shape or self.groups.dtype != np.int64):
+            raise UserError(
+                f"{self.name}: groups is {self.groups.dtype} {self.groups.shape}; expected int64 ({len(y)},), the "
+                "person of each row as a number, such as numpy.unique(names, return_inverse=True)[1]"
+            )
         self._check_names()
 
     def _check_names(self) -> None:
@@ -164,8 +172,18 @@ class Dataset:
         return (sum(len(column.categories) if column.categories else 1 for column in self.columns),)
 
     @functools.cached_property
+    def persons(self) -> Array:
+        """Whose sample each is ``(M,)``, as numbers from 0; each of another where there are no `groups`."""
+        return np.arange(len(self)) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
+
+    @property
+    def most_of_one(self) -> int:
+        """The most samples that one person has."""
+        return int(np.bincount(self.persons).max())
+
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """24 hex digits of SHA-256 over everything that training can see."""
+        """24 hex digits of SHA-256 over everything that splits and training can see."""
         digest = hashlib.sha256()
         digest.update(repr((self.x.shape, self.x.dtype.str, self.num_classes, self.columns)).encode())
         if any(column.categories for column in self.columns):
@@ -174,6 +192,8 @@ class Dataset:
             digest.update(repr([(column.known, column.bounds) for column in self.columns]).encode())
         digest.update(np.ascontiguousarray(self.x).tobytes())
         digest.update(np.ascontiguousarray(self.y).tobytes())
+        if self.groups is not None:
+            digest.update(self.persons.tobytes())
         return digest.hexdigest()[:24]
 
     def encoder(self, members: Array) -> Encoder:

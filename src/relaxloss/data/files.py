@@ -33,13 +33,14 @@ def read(
     label: str | None,
     drop: Sequence[str] = (),
     columns: Mapping[str, described.Known] | None = None,
+    group: str | None = None,
 ) -> Dataset:
     """The data set of a table with one column of labels.
 
     Numeric columns become float32, dates the days since 1970-01-01, and text, true/false and categories become codes in
     the sorted order of the values. Missing values stay missing (NaN); the encoder fills them from the members only.
     `columns` describes some or all of them (`described`): values beyond a range are taken to its ends, and what has
-    categories is read as such, numbers too.
+    categories is read as such, numbers too. The column `group` says whose row each is, and is no feature.
 
     Raises `UserError` for whatever cannot be used as it is: no or unknown label column, missing labels, regression
     targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column, text
@@ -67,9 +68,15 @@ def read(
     for column in columns:
         if column not in names:
             raise unknown(f"described column of {path.name}", column, names)
-    kept = [column for column in names if column != label and column not in drop]
+    if group is not None:
+        if group not in names:
+            raise unknown(f"column of persons of {path.name}", group, names)
+        if group == label or group in drop or group in columns:
+            raise UserError(f"{path}: {group!r} names the persons; it is no label and no feature: name it once")
+    kept = [column for column in names if column not in (label, group) and column not in drop]
     if not kept:
         raise UserError(f"{path}: has no column beside the label; expected at least one feature")
+    persons = None if group is None else _persons(_whole(table, group), f"{path}: the column of persons {group!r}")
     x = np.empty((len(table), len(kept)), np.float32)
     features, notes, unusable = [], _Notes(), []
     for index, column in enumerate(kept):
@@ -84,10 +91,11 @@ def read(
         f"file {path.name}: {len(table):,} rows, {sum(each.categories is None for each in features)} numeric and "
         f"{sum(each.categories is not None for each in features)} categorical columns",
         f"label {label!r}: {labels.numbered(classes)}",
+        *([_counted(persons, str(group))] if persons is not None else []),
         *([f"dropped on request: {listed(sorted(set(drop)))}"] if drop else []),
         *notes.lines(),
     ]
-    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(features), tuple(classes))
+    return Dataset(name, x, y, len(classes), "; ".join(said), tuple(features), tuple(classes), persons)
 
 
 def read_csv(path: Path) -> pa.Table:
@@ -261,6 +269,23 @@ def codes_of(text: pa.Array, order: Sequence[str | None]) -> Array:
     known = pa.array(order, pa.string())
     places: Array = pa.compute.index_in(text, value_set=known, skip_nulls=True).fill_null(-1).to_numpy(False)
     return places
+
+
+def _persons(values: pa.Array, at: str) -> Array:
+    """Whose row each is ``(M,)``, as numbers in the order of their first rows."""
+    if values.null_count:
+        raise UserError(
+            f"{at} is empty in {values.null_count:,} of {len(values):,} rows; expected whose row each is: fill it in, "
+            "or leave these rows out"
+        )
+    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    numbers: Array = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def _counted(persons: Array, name: str) -> str:
+    rows = np.unique(persons, return_counts=True)[1]
+    return f"persons {name!r}: {len(rows):,}, with {rows.min():,} to {rows.max():,} rows each"
 
 
 def _whole(table: pa.Table, name: str) -> pa.Array:

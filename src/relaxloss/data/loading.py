@@ -23,6 +23,7 @@ def load(
     folder: str | os.PathLike[str] | None = None,
     drop: str | Sequence[str] = (),
     columns: Mapping[str, Sequence[Any]] | None = None,
+    group: str | None = None,
 ) -> Dataset:
     """The data set of a name, or of a user's own file.
 
@@ -33,7 +34,8 @@ def load(
     A path (``.csv``, ``.csv.gz``, ``.parquet``, ``.npz``): the file; CSV and Parquet need the name of the
     `label` column and leave out the columns in `drop`. `columns` says what is known of their columns beforehand, from a
     data dictionary: ``{"age": (0, 110), "ward": ("A", "B")}``; of these the released model holds no statistics of its
-    members, so that the ε of a private training covers it whole. A file's bare name is also looked for in `folder`.
+    members, so that the ε of a private training covers it whole. `group` is the column of persons, where one has
+    several rows: see ``Dataset.groups``. A file's bare name is also looked for in `folder`.
 
     Raises `UserError` for an unknown name, a missing file, or data that cannot be used; see `files` and `prepared`.
     """
@@ -42,17 +44,17 @@ def load(
     known = described.read(columns or {})
     home = Path(folder) if folder is not None else directory()
     if _is_path(name):
-        return _file(_found(name, home), label, drop, known)
+        return _file(_found(name, home), label, drop, known, group)
     path = home / f"{name}.npz"
     source = sources[name]() if name in sources.names() else None
     if source is None and not path.is_file():
         if Path(name).is_file():
-            return _file(Path(name), label, drop, known)
+            return _file(Path(name), label, drop, known, group)
         found = {file.stem for file in home.glob("*.npz")}
         raise unknown(f"data set (not registered, and no {name}.npz in {home})", name, {*sources.names(), *found})
-    if label is not None or drop or known:
+    if label is not None or drop or known or group is not None:
         raise UserError(
-            f"{name}: label, drop and columns are for CSV and Parquet files; {name} is a data set by its name"
+            f"{name}: label, drop, columns and group are for CSV and Parquet files; {name} is a data set by its name"
         )
     if source is None:
         return prepared.read(path, name)
@@ -98,7 +100,9 @@ def _found(name: str, home: Path) -> Path:
     return beside if path.name == name and not path.is_file() and beside.is_file() else path
 
 
-def _file(path: Path, label: str | None, drop: tuple[str, ...], known: Mapping[str, described.Known]) -> Dataset:
+def _file(
+    path: Path, label: str | None, drop: tuple[str, ...], known: Mapping[str, described.Known], group: str | None
+) -> Dataset:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}, or the name of a data set")
     if not path.is_file():
@@ -107,10 +111,10 @@ def _file(path: Path, label: str | None, drop: tuple[str, ...], known: Mapping[s
         raise UserError(f"{path}: there is no such file{beside}; check the path")
     name = re.sub(r"(\.csv\.gz|\.csv|\.parquet|\.npz)$", "", path.name)
     if path.suffix != ".npz":
-        return files.read(path, name, label=label, drop=drop, columns=known)
-    if label is not None or drop or known:
+        return files.read(path, name, label=label, drop=drop, columns=known, group=group)
+    if label is not None or drop or known or group is not None:
         raise UserError(
-            f"{path}: label, drop and columns are for CSV and Parquet files; the labels of an npz file are its y"
+            f"{path}: label, drop, columns and group are for CSV and Parquet files; the labels of an npz file are its y"
         )
     return prepared.read(path, name)
 

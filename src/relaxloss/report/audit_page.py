@@ -153,4 +153,6 @@ def roc(audit: Audit) -> Figure:
 
 
 def _count(audit: Audit) -> str:
-    return f"n = {audit.facts['members']:,} members and {audit.facts['nonmembers']:,} non-members."
+    facts, of = audit.facts, " (persons)" if "persons" in audit.facts else ""
+    counts = facts.get("persons", facts)
+    return f"n = {counts['members']:,} members and {counts['nonmembers']:,} non-members{of}."

@@ -76,9 +76,9 @@ def _compared(facts: dict[str, Any], fingerprint: bool) -> dict[str, Any]:
     """What must be equal. Runs of a version that wrote no fingerprint have only the data's name and size."""
     recipe = {name: value for name, value in facts["experiment"]["recipe"].items() if name != "precision"}
     given = dict(facts["experiment"]) | {"recipe": recipe}
-    columns = given.pop("columns", None)  # which older versions lack, and a fingerprint holds
-    if not fingerprint:
-        return {**given, "columns": columns or None, "samples": facts["samples"]}
+    about = {name: given.pop(name, None) or None for name in ("columns", "group")}  # which older versions lack
+    if not fingerprint:  # which holds both
+        return {**given, **about, "samples": facts["samples"]}
     return {**given, "dataset": f"data of the fingerprint {facts['fingerprint']}"}
 
 

@@ -1,0 +1,252 @@
+"""Persons with several samples: together in or out of every model, and asked about together."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from relaxloss import data, flags, trained
+from relaxloss.asked import Asked
+from relaxloss.data import Dataset
+from relaxloss.engine import Engine
+from relaxloss.errors import UserError
+from relaxloss.experiment import run
+from relaxloss.games import Design, FiveFolds, Game, RandomHalves, TuningFolds
+from relaxloss.plan import Experiment, Plan
+from relaxloss.results import Result
+from relaxloss.selection import Tuned
+from relaxloss.store import Store, unpack_arrays
+from relaxloss.task import Recipe
+from test_cli import call
+
+TINY = Recipe(model="mlp:hidden=64", epochs=30, milestones=(20,), batch_size=32)
+GAMES: tuple[Game, ...] = (
+    FiveFolds(shadows=3),
+    RandomHalves(models=6),
+    RandomHalves(models=6, canaries=20, canary_kind="mislabelled"),
+    TuningFolds(),
+    TuningFolds(reference=True, drawing=1),
+)
+
+
+def visits(persons: int = 150, each: int = 6, seed: int = 0) -> Dataset:
+    """Persons whose rows lie close together, with a label of their own, in an order that tells nothing."""
+    rng = np.random.default_rng(seed)
+    own, y = rng.normal(size=(persons, 12)), rng.integers(0, 4, persons)
+    own[:, :4] += 0.8 * np.eye(4)[y]
+    whose = rng.permutation(np.arange(persons).repeat(each))
+    x = own[whose] + 0.3 * rng.normal(size=(len(whose), 12))
+    return Dataset("visits", x.astype(np.float32), y[whose], 4, "made for tests", groups=7 * whose - 30)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, Result]:
+    """The same rows, split by person and by row."""
+    out = tmp_path_factory.mktemp("persons")
+    spec = Experiment("visits", attacks="blackbox", defenses=("none",), recipe=TINY)
+    found = [
+        run(spec, out, data=each, engine=Engine("inprocess")) for each in (visits(), replace(visits(), groups=None))
+    ]
+    return out, found[0], found[1]
+
+
+def best(result: Result, measure: str = "auc") -> pd.Series:
+    rows = result.rows[(result.rows["measure"] == measure) & (result.rows["adaptive"] != False)]  # noqa: E712
+    return rows[rows["attack"].isin(["", "max"])].iloc[0]
+
+
+@pytest.mark.parametrize("game", GAMES, ids=str)
+def test_nobody_is_on_two_sides(game: Game) -> None:
+    dataset = visits()
+    design = game.draw_from(dataset, seed=3)
+    assert design.member.shape[1] == len(dataset)
+    for person in np.unique(dataset.groups):
+        own = np.flatnonzero(dataset.groups == person)
+        for line in (*design.member, *(np.isin(np.arange(900), part) for part in sets(design))):
+            assert line[own].all() or not line[own].any()
+    plain = game.draw(np.zeros(150, int), 4, seed=3)  # a drawing of the persons
+    for mine, theirs in zip(sets(design), sets(plain), strict=True):
+        assert len(mine) == 6 * len(theirs)
+    assert design.member.sum() == 6 * plain.member.sum()
+    if plain.labels is not None:
+        assert design.labels is not None
+        changed = design.labels != dataset.y
+        assert changed.sum() == 6 * 20
+        assert set(np.flatnonzero(changed)) == set(design.asked)
+
+
+def sets(design: Design) -> tuple[np.ndarray, ...]:
+    return design.asked, design.fit, design.reference, design.test
+
+
+def test_one_sample_each_is_no_groups(blobs: Dataset) -> None:
+    each = replace(blobs, groups=np.arange(len(blobs)))
+    for game in GAMES[:2]:
+        one, other = game.draw_from(blobs, 0), game.draw_from(each, 0)
+        assert np.array_equal(one.member, other.member)
+        assert all(map(np.array_equal, sets(one), sets(other)))
+
+
+def test_the_most_vulnerable_are_persons() -> None:
+    dataset = visits()
+    first = [int(np.flatnonzero(dataset.persons == person)[0]) for person in (5, 80)]
+    game = RandomHalves(models=4, canaries=2, canary_kind="vulnerable", chosen=tuple(first))
+    assert set(dataset.persons[game.draw_from(dataset, 0).asked]) == {5, 80}
+    with pytest.raises(UserError, match="got 900 in `chosen`"):
+        replace(game, chosen=(0, 900)).draw_from(dataset, 0)
+
+
+def test_the_mean_over_a_persons_samples() -> None:
+    rng = np.random.default_rng(1)
+    persons, samples = rng.integers(0, 40, 500), np.sort(rng.choice(500, 200, replace=False))
+    values = rng.normal(size=(3, 200))
+    asked = Asked.of(samples, persons)
+    frame = pd.DataFrame(values.T).assign(person=persons[samples], sample=samples).groupby("person")
+    np.testing.assert_allclose(asked.mean(values), frame[[0, 1, 2]].mean().to_numpy().T)
+    assert asked.records.tolist() == frame["sample"].first().tolist()
+    values[0, 3] = np.inf
+    assert np.isfinite(asked.mean(values)).all()
+    alone = Asked.of(samples, np.arange(500)[::-1])
+    assert np.array_equal(alone.mean(values), values[:, ::-1]), "each sample's own, infinite ones too"
+
+
+def test_persons_are_asked_about(results: tuple[Path, Result, Result]) -> None:
+    out, result, _ = results
+    plan = Plan(Experiment("visits", attacks="blackbox", defenses=("none",), recipe=TINY), visits(), visits())
+    design, dataset = plan.designs[0], visits()
+    for scored in plan.score_jobs(Store(out / "store"))[1]:
+        files = Store(out / "store").get("scores", scored.key)
+        assert files is not None
+        scores = unpack_arrays(files["arrays.npz"])["scores"][0]
+        frame = pd.DataFrame({"person": dataset.groups[design.asked], "score": scores})
+        frame["member"] = design.member[0, design.asked]
+        of_each = frame.groupby("person").agg({"score": "mean", "member": "first"})
+        rows = result.rows
+        mine = rows[(rows["measure"] == "auc") & (rows["attack"] == str(scored.attack))]
+        mine = mine[mine["adaptive"] == scored.adaptive]
+        assert mine["value"].item() == pytest.approx(roc_auc_score(of_each["member"], of_each["score"]), abs=1e-12)
+        assert mine["n"].item() == len(of_each) == 60
+    assert len(result.records) <= 60
+    assert result.facts["persons"] == 150
+    assert "balanced_accuracy_per_class" not in set(result.rows["measure"])
+
+
+def test_rows_would_tell_too_little_leakage_and_too_much_accuracy(results: tuple[Path, Result, Result]) -> None:
+    _, persons, rows = results
+    assert best(rows, "top1")["value"] > best(persons, "top1")["value"] + 0.1
+    assert best(rows)["value"] < best(persons)["value"] - 0.1
+    widths = [best(each, "top1")["high"] - best(each, "top1")["low"] for each in (persons, rows)]
+    assert widths[0] > 1.5 * widths[1], "30 persons, and not 180 rows"
+
+
+def test_several_targets_ask_about_persons(tmp_path: Path) -> None:
+    spec = Experiment(
+        "visits", attacks="loss,lira", defenses=("none",), recipe=TINY.lasting(6), game="random_halves:models=4"
+    )
+    result = run(spec, tmp_path, data=visits(60, 3), engine=Engine("inprocess"))
+    asked = 60 - 2 * 6
+    rows = result.rows
+    assert set(rows[(rows["measure"] == "auc") & rows["attack"].isin(["loss", "lira", "max"])]["n"]) == {4 * asked}
+    assert set(rows[rows["measure"] == "epsilon_lower_bound"]["n"]) == {asked}
+    assert set(rows[rows["measure"] == "leaking_records"]["n"]) == {asked}
+    assert len(result.records) == asked
+
+
+def test_epsilon_is_of_a_sample() -> None:
+    known = flags.Facts(dp=True, epsilon=2.0, delta=1e-5, members=1000, most_of_one=6)
+    (flag,) = flags.raised(known)
+    assert flag.name == "epsilon_meaningless"
+    assert "a person has up to 6: of that person the odds may change e^12-fold" in flag.detail
+    assert not flags.raised(replace(known, most_of_one=1))
+
+
+def test_what_tuned_is_told_by_persons() -> None:
+    dataset = visits()
+    tuned = Tuned("relaxloss", (TuningFolds(),), 0, dataset.fingerprint)
+    asked = FiveFolds().draw_from(dataset, 0).asked
+    assert not np.isin(asked, tuned.used(dataset)).any()
+    assert np.isin(asked, tuned.used(replace(dataset, groups=None))).any(), "another split"
+
+
+def test_a_model_is_trained_on_persons(tmp_path: Path) -> None:
+    dataset = visits()
+    model = trained.train(dataset, "none", recipe=replace(TINY, epochs=2, milestones=()), test=0.2, reference=0.1)
+    whose = [set(dataset.persons[part]) for part in model.split.values()]
+    assert [len(each) for each in whose] == [30, 15, 105]
+    assert sum(map(len, model.split.values())) == 900
+    assert len(set.union(*whose)) == 150
+    assert dataset.fingerprint != replace(dataset, groups=None).fingerprint
+    with pytest.raises(UserError, match="groups is int64 \\(899,\\); expected int64 \\(900,\\)"):
+        replace(dataset, groups=np.arange(899))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    dataset = visits(60, 4)
+    frame = pd.DataFrame(dataset.x, columns=[f"v{k}" for k in range(12)])
+    frame["patient"] = [f"p{person}" for person in dataset.persons]
+    frame["outcome"] = np.array(["a", "b", "c", "d"])[dataset.y]
+    frame.to_csv(tmp_path / "visits.csv", index=False)
+    return tmp_path / "visits.csv"
+
+
+def test_the_column_of_persons_is_no_feature(table: Path) -> None:
+    dataset = data.load(table, label="outcome", group="patient")
+    assert [column.name for column in dataset.columns] == [f"v{k}" for k in range(12)]
+    names = pd.read_csv(table)["patient"]
+    assert dataset.groups is not None
+    assert pd.crosstab(names, dataset.groups).gt(0).sum(axis=1).eq(1).all()
+    assert len(np.unique(dataset.groups)) == 60
+    assert "persons 'patient': 60, with 4 to 4 rows each" in dataset.provenance
+    frame = pd.read_csv(table)
+    frame["patient"] = frame["patient"].astype("category")
+    frame.to_parquet(table.with_suffix(".parquet"))
+    other = data.load(table.with_suffix(".parquet"), label="outcome", group="patient")
+    assert len(np.unique(other.groups)) == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": "pateint"}, "unknown column of persons of visits.csv 'pateint': did you mean 'patient'"),
+        ({"group": "outcome"}, "'outcome' names the persons; it is no label and no feature: name it once"),
+        ({"group": "patient", "drop": "patient"}, "'patient' names the persons"),
+        ({"group": "patient", "columns": {"patient": ["p1"]}}, "'patient' names the persons"),
+    ],
+)
+def test_a_column_of_persons_that_is_none(table: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        data.load(table, label="outcome", **options)  # type: ignore[arg-type]
+
+
+def test_rows_of_nobody_are_refused(table: Path) -> None:
+    frame = pd.read_csv(table)
+    frame.loc[[3, 8], "patient"] = None
+    frame.to_csv(table, index=False)
+    with pytest.raises(UserError, match="the column of persons 'patient' is empty in 2 of 240 rows"):
+        data.load(table, label="outcome", group="patient")
+    with pytest.raises(UserError, match="label, drop, columns and group are for CSV and Parquet files"):
+        data.load("digits", group="patient")
+
+
+def test_the_command_line_takes_persons(table: Path, tmp_path: Path) -> None:
+    options = ("--data", str(table), "--label", "outcome", "--group", "patient", "--recipe", "model=mlp:hidden=8")
+    short = ("--epochs", "2", "--quiet")
+    done = call("compare", *options, *short, "--attacks", "loss", "--defenses", "none", "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "run" / "results.csv")
+    assert set(rows[rows["attack"] == "loss"]["n"]) == {24}
+    assert "60, with 4 to 4 rows each" in (tmp_path / "run" / "report.html").read_text()
+    done = call("train", *options, *short, "--defense", "dpsgd:noise=2", "--out", str(tmp_path / "model"))
+    assert done.returncode == 0, done.stderr
+    assert "epsilon_is_of: one sample; a person has up to 4" in done.stdout
+    done = call("tune", *options, *short, "--max-auc", "0.9", "--attacks", "loss", "--settings", "2",
+                "--out", str(tmp_path / "tune"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'group = "patient"' in (tmp_path / "tune" / "compare.toml").read_text()
