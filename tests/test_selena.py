@@ -75,6 +75,19 @@ def test_nobody_is_taught_by_a_model_that_saw_him(task: Task, monkeypatch: pytes
     assert [sum(i in asked for asked in watched.asked) for i in range(200)] == [2] * 200
 
 
+def test_nobody_is_taught_by_a_model_that_saw_another_row_of_his(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    whose = torch.arange(200).flip(0) // 8 * 3
+    task = dataclasses.replace(task, members=dataclasses.replace(task.members, whose=whose))
+    watched = Watched(task)
+    monkeypatch.setattr(selena, "NONE", watched)
+    monkeypatch.setattr(selena, "predict", watched.predict)
+    Selena(k=5, l=2).fit(task, Session())
+    for seen, asked in zip(watched.seen, watched.asked, strict=True):
+        persons = [{int(whose[row]) for row in rows} for rows in (seen, asked)]
+        assert not persons[0] & persons[1]
+        assert len(asked) == 8 * len(persons[1])
+
+
 def test_student_learns_the_mean_of_the_models_that_never_saw(task: Task) -> None:
     """Teacher and student, written out; the student's answers are the mean of the left-out models' probabilities."""
     out = left_out(200, 4, 2, seeds.generator(4, "selena", "split"))

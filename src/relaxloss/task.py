@@ -97,19 +97,29 @@ class Recipe(Spec):
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Raw rows and their labels as tensors: `x` ``(n, ...)``, `y` ``(n,)`` int64."""
+    """Raw rows and their labels as tensors: `x` ``(n, ...)``, `y` ``(n,)`` int64.
+
+    `whose` ``(n,)`` int64 numbers their persons, where one has several; None: each is of another.
+    """
 
     x: torch.Tensor
     y: torch.Tensor
+    whose: torch.Tensor | None = None
 
     @staticmethod
     def of(dataset: Dataset, rows: Array, labels: Array | None = None) -> Samples:
         """The given rows of a data set, with other labels than its own if wanted ``(M,)``."""
         y = dataset.y if labels is None else labels
-        return Samples(torch.from_numpy(dataset.x[rows]), torch.from_numpy(y[rows]))
+        whose = None if dataset.groups is None else torch.from_numpy(dataset.persons[rows])
+        return Samples(torch.from_numpy(dataset.x[rows]), torch.from_numpy(y[rows]), whose)
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def persons(self) -> torch.Tensor:
+        """Whose row each is ``(n,)``, as numbers from 0."""
+        return torch.arange(len(self)) if self.whose is None else self.whose.unique(return_inverse=True)[1]
 
     def watched(self, members: int) -> Samples | None:
         """The rows on which a training of so many members is watched after each epoch; None if there are none.
@@ -124,7 +134,8 @@ class Samples:
 
     def take(self, index: torch.Tensor) -> Samples:
         """The rows at `index`, in its order."""
-        return Samples(self.x.index_select(0, index), self.y.index_select(0, index))
+        whose = None if self.whose is None else self.whose.index_select(0, index)
+        return Samples(self.x.index_select(0, index), self.y.index_select(0, index), whose)
 
 
 @dataclass(frozen=True, eq=False)

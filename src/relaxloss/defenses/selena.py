@@ -1,8 +1,8 @@
 """SELENA (Tang et al., USENIX Security 2022): distil sub-models, each asked only about members that it never saw.
 
-K sub-models are trained, each without a part of the members, so that every member is left out of L of them. The
-teacher's answer for a member is the mean of those L models' probabilities (Split-AI); the released student learns it
-on the members (self-distillation).
+K sub-models are trained, each without a part of the members, so that every member (or person with several rows) is left
+out of L of them. The teacher's answer for a member is the mean of those L models' probabilities (Split-AI); the released
+student learns it on the members (self-distillation).
 
 Threat model: black-box and white-box attackers of the student; the sub-models are thrown away. An attacker who knows
 of the method trains shadows with it. No reference data. The student still sees every member as an input, and a member
@@ -36,10 +36,10 @@ from relaxloss.errors import UserError
 from relaxloss.training import Fit, Session, Task, predict
 
 
-def left_out(rows: int, k: int, l: int, chance: torch.Generator) -> torch.Tensor:  # noqa: E741
-    """Which of `k` models do not see which row, bool ``(rows, k)``: `l` random models for each row."""
-    order = torch.rand(rows, k, generator=chance, dtype=torch.float64).argsort(1)
-    return torch.zeros(rows, k, dtype=torch.bool).scatter(1, order[:, :l], True)
+def left_out(persons: int, k: int, l: int, chance: torch.Generator) -> torch.Tensor:  # noqa: E741
+    """Which of `k` models do not see whom, bool ``(persons, k)``: `l` random models for each."""
+    order = torch.rand(persons, k, generator=chance, dtype=torch.float64).argsort(1)
+    return torch.zeros(persons, k, dtype=torch.bool).scatter(1, order[:, :l], True)
 
 
 def soft_cross_entropy(logits: torch.Tensor, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,9 @@ class Selena(Defense):
 
     def fit(self, task: Task, session: Session) -> Fit:
         """Train the sub-models one by one, keeping only their answers; then the student on the task's own seeds."""
-        out = left_out(len(task.members), self.k, self.l, seeds.generator(task.seed, self.name, "split"))
+        person = task.members.persons
+        chance = seeds.generator(task.seed, self.name, "split")
+        out = left_out(int(person.max()) + 1, self.k, self.l, chance)[person]
         answers = torch.zeros(len(out), task.num_classes, dtype=torch.float64)
         for i in range(self.k):
             seen, unseen = (~out[:, i]).nonzero()[:, 0], out[:, i].nonzero()[:, 0]
