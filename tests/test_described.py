@@ -119,7 +119,7 @@ def test_descriptions_are_for_tables_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="columns and group are for CSV"):
         data.load("digits", columns=COLUMNS)
     np.savez(tmp_path / "a.npz", x=np.zeros((20, 2), np.float32), y=np.arange(20) % 2)
-    with pytest.raises(UserError, match="columns are for CSV"):
+    with pytest.raises(UserError, match="columns and group are for CSV"):
         data.load(tmp_path / "a.npz", columns=COLUMNS)
 
 
