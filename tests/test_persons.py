@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from relaxloss import data, flags, trained
+from relaxloss import data, trained
 from relaxloss.asked import Asked
 from relaxloss.data import Dataset
 from relaxloss.engine import Engine
@@ -156,14 +156,6 @@ def test_several_targets_ask_about_persons(tmp_path: Path) -> None:
     assert set(rows[rows["measure"] == "epsilon_lower_bound"]["n"]) == {asked}
     assert set(rows[rows["measure"] == "leaking_records"]["n"]) == {asked}
     assert len(result.records) == asked
-
-
-def test_epsilon_is_of_a_sample() -> None:
-    known = flags.Facts(dp=True, epsilon=2.0, delta=1e-5, members=1000, most_of_one=6)
-    (flag,) = flags.raised(known)
-    assert flag.name == "epsilon_meaningless"
-    assert "a person has up to 6: of that person the odds may change e^12-fold" in flag.detail
-    assert not flags.raised(replace(known, most_of_one=1))
 
 
 def test_what_tuned_is_told_by_persons() -> None:
