@@ -1,8 +1,8 @@
 """SELENA (Tang et al., USENIX Security 2022): distil sub-models, each asked only about members that it never saw.
 
 K sub-models are trained, each without a part of the members, so that every member (or person with several rows) is left
-out of L of them. The teacher's answer for a member is the mean of those L models' probabilities (Split-AI); the released
-student learns it on the members (self-distillation).
+out of L of them. The teacher's answer for a member is the mean of those L models' probabilities (Split-AI); the
+released student learns it on the members (self-distillation).
 
 Threat model: black-box and white-box attackers of the student; the sub-models are thrown away. An attacker who knows
 of the method trains shadows with it. No reference data. The student still sees every member as an input, and a member
