@@ -195,7 +195,7 @@ def test_the_column_of_persons_is_no_feature(table: Path) -> None:
     assert dataset.groups is not None
     assert pd.crosstab(names, dataset.groups).gt(0).sum(axis=1).eq(1).all()
     assert len(np.unique(dataset.groups)) == 60
-    assert "persons 'patient': 60, with 4 to 4 rows each" in dataset.provenance
+    assert "persons 'patient': 60, of 4 rows each" in dataset.provenance
     frame = pd.read_csv(table)
     frame["patient"] = frame["patient"].astype("category")
     frame.to_parquet(table.with_suffix(".parquet"))
@@ -234,7 +234,7 @@ def test_the_command_line_takes_persons(table: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(tmp_path / "run" / "results.csv")
     assert set(rows[rows["attack"] == "loss"]["n"]) == {24}
-    assert "60, with 4 to 4 rows each" in (tmp_path / "run" / "report.html").read_text()
+    assert "60, of 4 rows each" in (tmp_path / "run" / "report.html").read_text()
     done = call("train", *options, *short, "--defense", "dpsgd:noise=2", "--out", str(tmp_path / "model"))
     assert done.returncode == 0, done.stderr
     assert "epsilon_is_of: one sample; a person has up to 4" in done.stdout

@@ -285,7 +285,8 @@ def _persons(values: pa.Array, at: str) -> Array:
 
 def _counted(persons: Array, name: str) -> str:
     rows = np.unique(persons, return_counts=True)[1]
-    return f"persons {name!r}: {len(rows):,}, with {rows.min():,} to {rows.max():,} rows each"
+    span = f"{rows.min():,}" if rows.min() == rows.max() else f"{rows.min():,} to {rows.max():,}"
+    return f"persons {name!r}: {len(rows):,}, of {span} rows each"
 
 
 def _whole(table: pa.Table, name: str) -> pa.Array:
