@@ -361,8 +361,9 @@ def test_persons_are_asked_about_with_all_their_rows() -> None:
     assert set(persons.records["samples"]) == {10}
     assert len(persons.records) == 120
     assert "samples" not in rows.records
-    measures = persons.rows["measure"]
-    assert "balanced_accuracy_per_class" not in set(measures), "a person's rows may be of several classes"
+    assert math.isnan(value(persons, "balanced_accuracy_per_class", "loss")), (
+        "a person's rows may be of several classes"
+    )
 
 
 def test_a_persons_rows_tell_more_together() -> None:
@@ -375,6 +376,60 @@ def test_a_persons_rows_tell_more_together() -> None:
     assert row < 0.6
     normal = stats.norm.cdf(np.sqrt(20) * stats.norm.ppf(row))  # the mean of 20 is as far apart, and √20 less wide
     assert person == pytest.approx(normal, abs=0.06)
+
+
+def test_one_row_of_many_that_leaks_is_found() -> None:
+    rng = np.random.default_rng(0)
+    given: dict[str, Any] = {"member_labels": rng.integers(0, 4, 2000), "nonmember_labels": rng.integers(0, 4, 2000)}
+    for side, leak in (("member", 6.0), ("nonmember", 0.0)):
+        once = np.arange(2000) % 20 == 7
+        given[f"{side}_logits"] = outputs(rng, given[f"{side}_labels"], once, 4, leak)
+    audit = rl.audit(**given, attacks="loss", groups=np.arange(4000) // 20)
+    assert value(audit, "auc", "loss") < 0.75, "the mean hardly shows it"
+    assert audit.worst["attack"] == "loss:rows=max"
+    assert audit.worst["auc"] > 0.95
+    assert "with rows=max the largest" in " ".join(audit.facts["notes"])
+
+
+def test_a_shadow_knows_all_of_a_person_or_nothing() -> None:
+    given = visits(0)
+    rng = np.random.default_rng(0)
+    whose = np.unique(given["groups"], return_inverse=True)[1]
+    by_person = (rng.random((4, 120)) < 0.5)[:, whose]
+    answers = np.stack([np.concatenate([given["member_logits"], given["nonmember_logits"]])] * 4)
+    rl.audit(**given, shadows=(answers, by_person), attacks="loss,lira")
+    by_row = rng.random((4, 1200)) < 0.5
+    with pytest.raises(UserError, match=r"shadow 1 was trained on some samples of 1[12][0-9] groups and not on others"):
+        rl.audit(**given, shadows=(answers, by_row), attacks="loss,lira")
+
+
+def test_alike_rows_of_a_person_are_no_evidence_of_exchanged_columns() -> None:
+    raised = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        logits, labels = 2 * rng.normal(size=(60, 4)), rng.integers(0, 4, 60)  # unrelated, of 60 persons
+        given = {"member_logits": logits[:30], "member_labels": labels[:30], "nonmember_logits": logits[30:],
+                 "nonmember_labels": labels[30:]}  # fmt: skip
+        given = {name: each.repeat(40, axis=0) for name, each in given.items()}
+        flags = {flag.name for flag in rl.audit(**given, groups=np.arange(2400) // 40, attacks="loss").flags}
+        raised += "columns_exchanged" in flags
+    assert raised <= 2
+
+
+@pytest.mark.parametrize("name", ["id", "ids"])
+def test_persons_may_stand_in_the_column_of_names(tmp_path: Path, name: str) -> None:
+    given = visits(2, leak=1.0)
+    logits, labels, member = joined(given)
+    if name == "ids":
+        path = tmp_path / "predictions.npz"
+        np.savez(path, logits=logits, labels=labels, member=member, ids=given["groups"].astype("S"))
+    else:
+        path = tmp_path / "predictions.csv"
+        frame = pd.DataFrame(logits, columns=[f"logit_{c}" for c in range(4)])
+        frame.assign(label=labels, member=member, id=given["groups"]).to_csv(path, index=False)
+    audit = auditing.run(prediction_files.read(path, group=name))
+    same(numbers(audit), numbers(rl.audit(**given)))
+    assert set(audit.records["id"]) == set(given["groups"])
 
 
 def test_intervals_are_over_persons() -> None:
@@ -409,8 +464,8 @@ def test_persons_are_counted() -> None:
     rows = audit.rows.set_index("measure")
     inside = given["groups"][: len(given["member_labels"])]
     table = audit.records.sort_values("score")
-    guesses = [*~table["member"][:20], *table["member"][-20:]]  # a tenth of 400, of four numbers that were tried
-    bound = metrics.one_run_epsilon(400, 40, sum(guesses), 0.0, 0.05 / 4)
+    guesses = [*~table["member"][:20], *table["member"][-20:]]  # a tenth of 400; four numbers, mean and largest
+    bound = metrics.one_run_epsilon(400, 40, sum(guesses), 0.0, 0.05 / 8)
     assert rows.loc["epsilon_lower_bound", "value"] >= bound > 0, "each person has a coin"
     null = [rl.audit(**visits(seed), attacks="loss", coin_flips=True) for seed in range(40)]
     false = sum(value(each, "epsilon_lower_bound", "loss") > 0 for each in null)

@@ -33,7 +33,12 @@ CASES = [
     ("epsilon_meaningless", {"dp": True, "epsilon": math.inf}, "no finite", {"dp": True, "epsilon": 10.0}),
     ("epsilon_meaningless", {"dp": True, "epsilon": math.nan}, "no finite", {"dp": True, "epsilon": 0.0}),
     ("epsilon_meaningless", {"dp": True, "epsilon": 10.1}, "10.1", {"dp": True, "epsilon": 1, "delta": 1e-5}),
-    ("epsilon_meaningless", {"dp": True, "epsilon": 2, "most_of_one": 6}, "e^12-fold", {"dp": True, "epsilon": 2}),
+    (
+        "epsilon_meaningless",
+        {"dp": True, "epsilon": 2, "most_of_one": 6},
+        "ε is at most 12",
+        {"dp": True, "epsilon": 2},
+    ),
     (
         "epsilon_meaningless",
         {"dp": True, "epsilon": 1.0, "uncovered": ("the table's means",)},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from relaxloss import data, trained
+from relaxloss import data, measures, trained
 from relaxloss.asked import Asked
-from relaxloss.data import Dataset
+from relaxloss.data import Dataset, prepared
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.experiment import run
@@ -98,7 +101,7 @@ def test_the_most_vulnerable_are_persons() -> None:
     first = [int(np.flatnonzero(dataset.persons == person)[0]) for person in (5, 80)]
     game = RandomHalves(models=4, canaries=2, canary_kind="vulnerable", chosen=tuple(first))
     assert set(dataset.persons[game.draw_from(dataset, 0).asked]) == {5, 80}
-    with pytest.raises(UserError, match="got 900 in `chosen`"):
+    with pytest.raises(UserError, match="got 900 in `chosen`; expected places in this data set of 900 samples"):
         replace(game, chosen=(0, 900)).draw_from(dataset, 0)
 
 
@@ -109,6 +112,8 @@ def test_the_mean_over_a_persons_samples() -> None:
     asked = Asked.of(samples, persons)
     frame = pd.DataFrame(values.T).assign(person=persons[samples], sample=samples).groupby("person")
     np.testing.assert_allclose(asked.mean(values), frame[[0, 1, 2]].mean().to_numpy().T)
+    assert np.array_equal(asked.largest(values), frame[[0, 1, 2]].max().to_numpy().T)
+    assert list(asked.scores("lira:x=1", values)) == ["lira:x=1", "lira:x=1,rows=max"]
     assert asked.records.tolist() == frame["sample"].first().tolist()
     values[0, 3] = np.inf
     assert np.isfinite(asked.mean(values)).all()
@@ -126,15 +131,16 @@ def test_persons_are_asked_about(results: tuple[Path, Result, Result]) -> None:
         scores = unpack_arrays(files["arrays.npz"])["scores"][0]
         frame = pd.DataFrame({"person": dataset.groups[design.asked], "score": scores})
         frame["member"] = design.member[0, design.asked]
-        of_each = frame.groupby("person").agg({"score": "mean", "member": "first"})
-        rows = result.rows
-        mine = rows[(rows["measure"] == "auc") & (rows["attack"] == str(scored.attack))]
-        mine = mine[mine["adaptive"] == scored.adaptive]
-        assert mine["value"].item() == pytest.approx(roc_auc_score(of_each["member"], of_each["score"]), abs=1e-12)
-        assert mine["n"].item() == len(of_each) == 60
+        for name, of in ((str(scored.attack), "mean"), (f"{scored.attack}:rows=max", "max")):
+            of_each = frame.groupby("person").agg({"score": of, "member": "first"})
+            rows = result.rows[(result.rows["measure"] == "auc") & (result.rows["attack"] == name)]
+            mine = rows[rows["adaptive"] == scored.adaptive]
+            assert mine["value"].item() == pytest.approx(roc_auc_score(of_each["member"], of_each["score"]), abs=1e-12)
+            assert mine["n"].item() == len(of_each) == 60
     assert len(result.records) <= 60
     assert result.facts["persons"] == 150
-    assert "balanced_accuracy_per_class" not in set(result.rows["measure"])
+    (why,) = set(result.rows[result.rows["measure"] == "balanced_accuracy_per_class"]["note"])
+    assert why == "not measured: a person's samples may be of several classes"
 
 
 def test_rows_would_tell_too_little_leakage_and_too_much_accuracy(results: tuple[Path, Result, Result]) -> None:
@@ -237,8 +243,104 @@ def test_the_command_line_takes_persons(table: Path, tmp_path: Path) -> None:
     assert "60, of 4 rows each" in (tmp_path / "run" / "report.html").read_text()
     done = call("train", *options, *short, "--defense", "dpsgd:noise=2", "--out", str(tmp_path / "model"))
     assert done.returncode == 0, done.stderr
-    assert "epsilon_is_of: one sample; a person has up to 4" in done.stdout
+    assert "epsilon_is_of: one sample, and persons have several" in done.stdout
     done = call("tune", *options, *short, "--max-auc", "0.9", "--attacks", "loss", "--settings", "2",
                 "--out", str(tmp_path / "tune"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 'group = "patient"' in (tmp_path / "tune" / "compare.toml").read_text()
+
+
+def test_what_few_persons_have_is_rare_however_many_rows_they_have(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whose = np.arange(60).repeat(6)
+    frame = pd.DataFrame({"patient": whose, "age": rng.normal(size=360), "ward": np.where(whose < 4, "secret", "open")})
+    frame["outcome"] = rng.choice(["ill", "well"], 360)
+    frame["name"] = [f"name {each}" for each in whose]
+    frame.to_csv(tmp_path / "wards.csv", index=False)
+    dataset = data.load(tmp_path / "wards.csv", label="outcome", group="patient", drop="name")
+    seen = dataset.encoder(np.arange(360)).seen
+    assert seen.tolist() == [True, False], "open, and not secret, which four persons have in 24 rows"
+    rows = replace(dataset, groups=None)
+    assert rows.encoder(np.arange(360)).seen.all()
+    with_names = data.load(tmp_path / "wards.csv", label="outcome", group="patient")
+    with pytest.raises(
+        UserError, match="name has 60 different texts in 360 rows of 60 persons, so that it tells persons"
+    ):
+        trained.train(with_names, recipe=TINY.lasting(1))
+    frame["outcome"] = np.where(whose < 4, "rare", frame["outcome"])
+    frame.to_csv(tmp_path / "wards.csv", index=False)
+    dataset = data.load(tmp_path / "wards.csv", label="outcome", group="patient", drop="name")
+    with pytest.warns(UserWarning, match=r"fewer than 5 members have the class rare \([1-4]\)"):
+        trained.train(dataset, recipe=TINY.lasting(1))
+
+
+def test_groups_are_prepared_along(tmp_path: Path) -> None:
+    dataset = visits()
+    prepared.write(dataset, tmp_path / "visits.npz")
+    again = data.load("visits", folder=tmp_path)
+    assert again.groups is not None
+    assert np.array_equal(again.persons, dataset.persons)
+    assert again.fingerprint == dataset.fingerprint
+    np.savez(tmp_path / "own.npz", x=dataset.x, y=dataset.y, groups=np.array([f"p{each}" for each in dataset.groups]))
+    assert data.load(tmp_path / "own.npz").num_persons == 150
+    np.savez(tmp_path / "own.npz", x=dataset.x, y=dataset.y, groups=np.arange(3))
+    with pytest.raises(UserError, match=r"groups has shape \(3,\); expected \(900,\)"):
+        data.load(tmp_path / "own.npz")
+
+
+def test_accuracy_of_a_few_with_many_rows_is_no_surer_than_theirs() -> None:
+    """Three persons with 200 rows, 97 with one: intervals hold the truth as often as they say, or more."""
+    rng, missed = np.random.default_rng(0), 0
+    whose = np.repeat(np.arange(100), [200] * 3 + [1] * 97)
+    for _ in range(200):
+        right = (rng.random(100) < 0.5)[whose]
+        logits = np.stack([right, ~right], axis=1).astype(float)
+        labels = np.zeros(len(whose), np.int64)
+        rows = measures.utility(logits, labels, logits, labels, distinct=measures.persons_of(whose))
+        top1 = next(each for each in rows if each["measure"] == "top1")
+        missed += not top1["low"] <= 0.5 <= top1["high"]
+    assert missed <= stats.binom.ppf(0.999, 200, 0.05)
+    assert measures.persons_of(np.arange(50).repeat(7)) == 50
+
+
+@pytest.mark.parametrize(
+    ("values", "persons"),
+    [
+        ([f"P{k // 4}{' ' * (k % 2)}" for k in range(240)], 60),  # a blank behind the name
+        ([bool(k % 2) for k in range(240)], 2),
+        ([datetime.date(2020, 1, 1 + k // 10) for k in range(240)], 24),
+        ([decimal.Decimal(k // 4) / 10 for k in range(240)], 60),
+        ([1.5 * (k // 4) for k in range(240)], 60),
+        ([2**53 + k // 4 for k in range(240)], 60),
+    ],
+)
+def test_persons_are_called_by_anything(table: Path, values: list[object], persons: int) -> None:
+    path = table.with_suffix(".parquet")
+    pd.read_csv(table).assign(patient=values).to_parquet(path)
+    assert data.load(path, label="outcome", group="patient").num_persons == persons
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([np.nan if k < 5 else float(k // 4) for k in range(240)], "is empty in 5 of 240 rows"),
+        ([1e19 + k for k in range(240)], "holds numbers of 16 digits or more as floating point"),
+        ([[k] for k in range(240)], "holds list<element: int64>; expected persons' numbers or names"),
+    ],
+)
+def test_persons_that_cannot_be_told(table: Path, values: list[object], message: str) -> None:
+    path = table.with_suffix(".parquet")
+    pd.read_csv(table).assign(patient=values).to_parquet(path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        data.load(path, label="outcome", group="patient")
+
+
+def test_too_few_persons() -> None:
+    few = replace(visits(), groups=np.arange(900) // 300)
+    with pytest.raises(UserError, match=r"got test=0\.2 of 3 persons, which is nobody"):
+        trained.train(few, recipe=TINY)
+    for game in (FiveFolds(), RandomHalves(models=4)):
+        with pytest.raises(UserError, match="visits has 900 samples of 3 persons, who count as one sample each: "):
+            game.draw_from(few, 0)
+    with pytest.raises(UserError, match=r"groups is list; expected int64 \(900,\)"):
+        replace(visits(), groups=[1] * 900)

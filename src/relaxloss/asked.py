@@ -31,14 +31,46 @@ class Asked:
         _, first, person = np.unique(persons[samples], return_index=True, return_inverse=True)
         return Asked(samples[first], person)
 
+    @property
+    def single(self) -> bool:
+        """Whether each person has one sample."""
+        return len(self.records) == len(self.person)
+
+    @property
+    def counts(self) -> Ints:
+        """How many samples each person has ``(P,)``."""
+        return np.bincount(self.person)
+
     def mean(self, values: Scores) -> Scores:
-        """The mean over each person's samples, ``(..., N)`` → ``(..., P)``: his rows together tell more than one.
+        """The mean over each person's samples, ``(..., N)`` → ``(..., P)``.
 
         Infinite values count as one beyond the most extreme finite one.
         """
-        if len(self.records) == len(self.person):  # each of another
-            return values[..., np.argsort(self.person)]
+        if self.single:
+            return self._by_person(values)
         (finite,) = bounded(np.asarray(values, dtype=np.float64))
-        lines = finite.reshape(-1, finite.shape[-1])
-        sums = np.stack([np.bincount(self.person, line) for line in lines])
-        return (sums / np.bincount(self.person)).reshape(*finite.shape[:-1], -1)
+        means: Scores = np.add.reduceat(self._by_person(finite), self._starts, axis=-1) / self.counts
+        return means
+
+    def largest(self, values: Scores) -> Scores:
+        """The largest of each person's samples, ``(..., N)`` → ``(..., P)``."""
+        found: Scores = np.maximum.reduceat(self._by_person(values), self._starts, axis=-1)
+        return found
+
+    def scores(self, attack: str, values: Scores) -> dict[str, Scores]:
+        """An attack's scores of persons from those of samples, ``(..., N)`` → ``(..., P)``, by the attack's name.
+
+        The mean finds a person all of whose samples leak a little; the largest, as an attack of its own
+        (``rows=max``), one of whom a single sample leaks.
+        """
+        if self.single:
+            return {attack: self._by_person(values)}
+        other = f"{attack}{',' if ':' in attack else ':'}rows=max"
+        return {attack: self.mean(values), other: self.largest(values)}
+
+    @property
+    def _starts(self) -> Ints:
+        return np.cumsum(self.counts) - self.counts
+
+    def _by_person(self, values: Scores) -> Scores:
+        return values[..., np.argsort(self.person, kind="stable")]

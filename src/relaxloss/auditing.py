@@ -123,8 +123,8 @@ def audit(
         classes: the columns' names.
         ids: ``(N,)`` names of the samples, members first.
         groups: ``(N,)`` whose sample each is, members first, where persons have several (visits, images, sentences):
-            then persons are asked about, each with all samples, of which each attack's scores are averaged. Each
-            person must be on one side.
+            then persons are asked about, each with all samples: each attack's scores of these are averaged, and, as an
+            attack of its own (``rows=max``), the largest is taken. Each person must be on one side.
         settings: see `run`.
 
     Raises `UserError` for whatever is wrong with them; see `predictions.of_arrays`.
@@ -159,7 +159,8 @@ def run(
         name: what the model is called in the report.
         attacks: as ``relaxloss compare --attacks`` takes them, or objects.
         adaptive: whether the shadows were trained as the target was, defense included; None: not known.
-        coin_flips: whether each sample was trained on by a fair coin flip; then ε is bounded from below (`onerun`).
+        coin_flips: whether each sample, or person, was trained on by a fair coin flip; then ε is bounded from below
+            (`onerun`).
         guesses: how many samples the one-run audit guesses; None: several numbers are tried, and corrected for.
         delta: δ of that bound.
         level: of all intervals.
@@ -173,8 +174,8 @@ def run(
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
     asked = findings.asked_of(found)
-    table = {attack: asked.mean(scores) for attack, scores in table.items()}
-    member, labels = found.member[asked.records], found.labels
+    table = {name: own for attack, scores in table.items() for name, own in asked.scores(attack, scores).items()}
+    member = found.member[asked.records]
     if coin_flips:
         _fair(member)
     rows = _utility(found, asked, level)
@@ -206,14 +207,14 @@ def run(
         pd.DataFrame(findings.histogram(strongest, member)),
         pd.DataFrame(measures.thinned_roc(strongest, member)),
         _facts(found, asked, name, level, seed)
-        | {"classes": list(found.classes), "labels": np.bincount(labels).tolist()},
+        | {"classes": list(found.classes), "labels": np.bincount(found.labels).tolist()},
     )
 
 
 def _no_bound(facts: flags.Facts, *, coin_flips: bool) -> str:
     """Why ε cannot be bounded; empty if it can."""
     if not coin_flips:
-        return "nobody said that each sample was trained on by a fair coin flip of its own"
+        return "nobody said that each sample (or person) was trained on by a fair coin flip of its own"
     if facts.repeats is not None and facts.repeats > flags.COPIES:
         return f"{facts.repeats:.1%} of the samples repeat another, so that not each has a coin of its own"
     return ""
@@ -279,11 +280,11 @@ def _lacking(attack: Attack, evidence: Evidence) -> str | None:
 
 def _utility(found: Predictions, asked: Asked, level: float) -> list[measures.Row]:
     inside = found.member
-    persons = inside[asked.records]
+    persons, others = (measures.persons_of(asked.person[side]) for side in (inside, ~inside))
     with np.errstate(invalid="ignore"):  # infinite losses: no mean, no variance
         rows = measures.utility(
             found.logits[inside], found.labels[inside], found.logits[~inside], found.labels[~inside],
-            distinct=int((~persons).sum()), distinct_members=int(persons.sum()), level=level,
+            distinct=others, distinct_members=persons, level=level,
         )  # fmt: skip
     for item in rows:
         if not math.isfinite(item["value"]) and not item["note"]:
@@ -302,17 +303,16 @@ def _decisions(
     half = measures.half(len(scores), None, seed=seed, stream="thresholds")
     if any(part.all() or not part.any() for part in (member[half], member[~half])):
         return []
-    single = len(scores) == len(found.member)  # else a person's samples may be of several classes
     rows = measures.decision(
         name, scores[~half], member[~half], (scores[half], member[half]),
-        (labels[~half], labels[half]) if single else None, found.logits.shape[1], level=level,
+        (labels[~half], labels[half]) if asked.single else None, found.logits.shape[1], level=level,
     )  # fmt: skip
     return [item | {"note": "threshold chosen on the other half"} for item in rows]
 
 
 def _facts(found: Predictions, asked: Asked, name: str, level: float, seed: int) -> dict[str, Any]:
     persons = {}
-    if len(asked.records) < len(found.member):
+    if not asked.single:
         member = found.member[asked.records]
         persons = {"persons": {"members": int(member.sum()), "nonmembers": int((~member).sum())}}
     return {

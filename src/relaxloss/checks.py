@@ -32,6 +32,7 @@ FORMS = {
     2: "(N, C), one row per sample and one column per class",
     3: "(K, N, C), one block per model",
 }
+EXACT = 2**53  # from here on not every whole number is a float64
 
 
 def numbers(values: Any, what: str, ndims: tuple[int, ...]) -> npt.NDArray[np.float64]:
@@ -139,18 +140,37 @@ def ids(values: npt.NDArray[Any], at: str) -> npt.NDArray[np.str_]:
     return texts
 
 
-def groups(values: npt.NDArray[Any], member: Bools, at: str) -> Ints:
-    """Which person each sample ``(n,)`` is of, as numbers from 0; each is on one side."""
-    names, codes = np.unique(values if values.dtype.kind in "iuf" else text(values, f"{at}groups"), return_inverse=True)
-    codes = codes.reshape(-1).astype(np.int64)
+def persons(values: npt.NDArray[Any], what: str) -> tuple[Ints, npt.NDArray[np.str_]]:
+    """Which person each sample ``(n,)`` is of, as numbers from 0, and their names ``(P,)``, without blanks around."""
+    if values.dtype.kind == "f" and (np.abs(values) >= EXACT).any():
+        raise UserError(
+            f"{what} holds numbers of 16 digits or more as floating point, which no longer tells them apart; expected "
+            "whole numbers, or text: give them shorter numbers, or save the table as Parquet with the column as text"
+        )
+    names, codes = np.unique(
+        values if values.dtype.kind in "biufM" else np.char.strip(text(values, what)), return_inverse=True
+    )
+    return codes.reshape(-1).astype(np.int64), names.astype(str)
+
+
+def groups(values: npt.NDArray[Any], member: Bools, shadow_member: Bools, at: str) -> tuple[Ints, npt.NDArray[np.str_]]:
+    """As `persons`; each is on one side, and in a shadow ``(K, n)`` with all samples or with none."""
+    codes, names = persons(values, f"{at}groups")
     both = np.intersect1d(codes[member], codes[~member])
     if len(both):
         raise UserError(
             f"{at}{len(both):,} of {len(names):,} groups have samples among the members and among the non-members: "
-            f"{listed(map(str, names[both].tolist()))}; expected each on one side: a person whom the model was trained "
-            "on is no non-member, so split by person, or leave their non-member samples out"
+            f"{listed(names[both].tolist())}; expected each on one side: a person whom the model was trained on is no "
+            "non-member, so split by person, or leave their non-member samples out"
         )
-    return codes
+    for place, inside in enumerate(shadow_member, 1):
+        if len(torn := np.intersect1d(codes[inside], codes[~inside])):
+            raise UserError(
+                f"{at}shadow {place} was trained on some samples of {len(torn):,} groups and not on others: "
+                f"{listed(names[torn].tolist())}; expected all of a person's or none: a shadow that knows the person "
+                "is none without him, so train shadows by person, or leave the shadows out"
+            )
+    return codes, names
 
 
 def labels(

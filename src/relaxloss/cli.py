@@ -447,7 +447,10 @@ def audit(
         bool | None, typer.Option("--adaptive/--non-adaptive", help="were shadows trained as the target was?")
     ] = None,
     coin_flips: Annotated[
-        bool, typer.Option("--coin-flips", help="each row was trained on by a fair coin flip: bound epsilon, too")
+        bool,
+        typer.Option(
+            "--coin-flips", help="each row (or person) was trained on by a fair coin flip: bound epsilon, too"
+        ),
     ] = False,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,

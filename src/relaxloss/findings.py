@@ -59,8 +59,8 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
             "fpr": fpr,
         }
     )
-    if len(asked.records) < len(found.member):
-        table.insert(2, "samples", np.bincount(asked.person))
+    if not asked.single:
+        table.insert(2, "samples", asked.counts)
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 
@@ -74,17 +74,18 @@ def facts(
 ) -> Facts:
     """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
     once = asked_of(found).records
-    member, asked = found.member, found.member[once]
+    asked = found.member[once]
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], asked))
     ahead = None
     if "correctness" in table and best != "correctness":
         ahead = metrics.auc_difference_interval(table["correctness"], table[best], asked)
     fits = {}
-    for side, inside in (("the members", member), ("the non-members", ~member)):
-        if (fit := sides.label_fit(found.logits[inside], found.labels[inside])) is not None:
+    logits, labels = found.logits[once], found.labels[once]  # one of each person: the others would not be independent
+    for side, inside in (("the members", asked), ("the non-members", ~asked)):
+        if (fit := sides.label_fit(logits[inside], labels[inside])) is not None:
             fits[side] = fit
-    answers = [(place, sides.label_fit(logits, found.labels)) for place, logits in enumerate(found.shadow_logits, 1)]
+    answers = [(place, sides.label_fit(each[once], labels)) for place, each in enumerate(found.shadow_logits, 1)]
     if known := [(fit.p, place, fit) for place, fit in answers if fit is not None]:
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
@@ -97,11 +98,11 @@ def facts(
         label_only_advantage=ahead,
         auc_intervals={name: metrics.auc_interval(each, asked, flags.AUC_LEVEL) for name, each in table.items()},
         label_fit=fits or None,
-        copies=sides.copies(found.logits, found.labels, member),
-        skill=measures.skill(rows, found.labels[~member]),
-        repeats=sides.repeats(found.logits[once], found.labels[once], asked),
-        exchanged=sides.exchanged(found.logits, found.labels),
-        class_mix=sides.class_mix(found.labels[once], asked, found.classes),
+        copies=sides.copies(found.logits, found.labels, found.member),
+        skill=measures.skill(rows, found.labels[~found.member]),
+        repeats=sides.repeats(logits, labels, asked),
+        exchanged=sides.exchanged(logits, labels),
+        class_mix=sides.class_mix(labels, asked, found.classes),
     )
 
 

@@ -209,18 +209,23 @@ def _epsilon_meaningless(facts: Facts) -> str | None:
         return None
     if facts.epsilon is None or not math.isfinite(facts.epsilon):
         return "the defense claims differential privacy, and there is no finite ε"
+    found, k = [], facts.most_of_one
     if facts.epsilon > EPSILON:
-        return f"ε is {facts.epsilon:,.3g}: the odds of membership may change e^ε-fold"
+        found.append(f"ε is {facts.epsilon:,.3g}: the odds of membership may change e^ε-fold")
     if facts.delta is not None and facts.members is not None and facts.delta * facts.members >= 1:
-        return f"δ is {facts.delta:.3g} with {facts.members:,} members: publishing one record outright would satisfy it"
-    if facts.uncovered:
-        return f"ε of {facts.epsilon:.3g} is the training's alone; released without noise: {'; '.join(facts.uncovered)}"
-    if facts.most_of_one > 1:
-        return (
-            f"ε of {facts.epsilon:.3g} is of one sample, and a person has up to {facts.most_of_one:,}: of that person "
-            f"the odds may change e^{facts.most_of_one * facts.epsilon:.3g}-fold"
+        found.append(
+            f"δ is {facts.delta:.3g} with {facts.members:,} members: publishing one record outright would satisfy it"
         )
-    return None
+    if facts.uncovered:
+        found.append(
+            f"ε of {facts.epsilon:.3g} is the training's alone; released without noise: {', '.join(facts.uncovered)}"
+        )
+    if k > 1 and facts.epsilon <= EPSILON:
+        found.append(
+            f"ε of {facts.epsilon:.3g} is of one sample, and a person has up to {k:,}: of that person ε is at most "
+            f"{k * facts.epsilon:.3g}, and δ at most {k:,}·e^{(k - 1) * facts.epsilon:.3g} times as large"
+        )
+    return "; ".join(found) or None
 
 
 def _selection_on_asked(facts: Facts) -> str | None:

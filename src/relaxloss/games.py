@@ -100,7 +100,13 @@ class Game(Spec):
         if dataset.groups is None:
             return self.draw(dataset.y, dataset.num_classes, seed)
         persons, classes = dataset.persons, dataset.num_classes
-        design = self._of(persons).draw(np.zeros(persons.max() + 1, np.int64), classes, seed)
+        try:
+            design = self._of(persons).draw(np.zeros(dataset.num_persons, np.int64), classes, seed)
+        except UserError as error:
+            raise UserError(
+                f"{dataset.name} has {len(dataset):,} samples of {dataset.num_persons:,} persons, who count as one "
+                f"sample each: {error}"
+            ) from None
         asked, fit, reference, test = (
             np.flatnonzero(np.isin(persons, part)) for part in (design.asked, design.fit, design.reference, design.test)
         )
@@ -122,10 +128,7 @@ def five_folds(samples: int, seed: int) -> list[Indices]:
     """The seed's partition of a pool into five equal folds; up to four samples are in none."""
     size = samples // 5
     if size < FEWEST:
-        raise UserError(
-            f"FiveFolds got {samples} samples (persons, where they have several); expected at least {5 * FEWEST}, "
-            "better thousands"
-        )
+        raise UserError(f"FiveFolds got {samples} samples; expected at least {5 * FEWEST}, better thousands")
     order = permuted(samples, seed)
     return [np.sort(order[k * size : (k + 1) * size]) for k in range(5)]
 
@@ -219,10 +222,10 @@ class RandomHalves(Game):
         reference, test, pool = np.split(order, [int(size * self.reference), int(size * (self.reference + self.test))])
         pool = np.concatenate([chosen, pool])
         asked = pool[: self.canaries] if self.canaries else pool
-        if len(asked) < 2 or len(pool) < self.canaries:
+        if len(asked) < 2 or len(pool) < self.canaries or not len(test):
             raise UserError(
                 f"RandomHalves got {size} samples, {len(pool)} of them not held out, and canaries={self.canaries}; "
-                "expected at least 2 asked samples, and no more canaries than samples"
+                "expected at least 2 asked samples and one held out, and no more canaries than samples"
             )
         coins = seeds.rng(seed, "game", "coins").random((self.models, len(asked))) < 0.5
         member = np.zeros((self.models, size), dtype=bool)
@@ -240,8 +243,7 @@ class RandomHalves(Game):
         return Design(member, rows, asked, asked, np.sort(reference), test, changed)
 
     def _of(self, persons: Indices) -> RandomHalves:
-        if not self.chosen or max(self.chosen) >= len(persons):
-            return self  # which `draw` complains of
+        self._chosen(len(persons))
         return dataclasses.replace(self, chosen=tuple(int(persons[place]) for place in self.chosen))
 
     def _chosen(self, size: int) -> Indices:

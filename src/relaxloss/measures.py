@@ -50,11 +50,11 @@ def utility(
     for name, k in (("top1", 1), ("top5", 5)):
         if k < test_logits.shape[-1]:
             value = metrics.top_k(test_logits, test_labels, k)
-            low, high = metrics.wilson(round(value * distinct), distinct, level)
+            low, high = metrics.wilson(round(value * distinct, 6), distinct, level)
             rows.append(row(name, value, low=low, high=high, n=n))
         else:
             rows.append(row(name, np.nan, n=n, note=f"not measured: there are {test_logits.shape[-1]} classes"))
-    low, high = metrics.wilson(round(member_hits * distinct_members), distinct_members, level)
+    low, high = metrics.wilson(round(member_hits * distinct_members, 6), distinct_members, level)
     rows.append(row("train_top1", member_hits, low=low, high=high, n=members))
     rows.append(row("accuracy_gap", member_hits - test_hits, n=n))
     rows.append(row("calibration_error", metrics.calibration_error(test_logits, test_labels), n=n))
@@ -65,6 +65,15 @@ def utility(
         rows.append(row(f"{name}_loss_variance", float(losses.var()), n=len(losses)))
     rows.append(row("loss_gap", float(test_losses.mean() - member_losses.mean()), n=n))
     return rows
+
+
+def persons_of(whose: Ints) -> int:
+    """How many persons tell as much as those of the samples ``(n,)``: ``(Σk)² / Σk²`` of k samples each (Kish 1965).
+
+    As many as there are, if all have the same number of samples; fewer, if some have many.
+    """
+    counts = np.unique(whose, return_counts=True)[1]
+    return max(1, round(float(counts.sum()) ** 2 / float(np.square(counts, dtype=np.float64).sum())))
 
 
 def skill(rows: Sequence[Row], labels: Ints) -> tuple[float, float, float]:
@@ -157,11 +166,14 @@ def decision(
         names = ("balanced_accuracy", "balanced_accuracy_per_class")
         return [row(measure, np.nan, n=len(scores), attack=name, note=why) for measure in names]
     thresholds: dict[str, Any] = {"balanced_accuracy": metrics.best_threshold(shadow_scores, shadow_member)}
+    rows = []
     if classes is not None:
         labels, shadow_labels = classes
         each = metrics.best_thresholds(shadow_scores, shadow_member, shadow_labels, num_classes)
         thresholds["balanced_accuracy_per_class"] = each[labels]
-    rows = []
+    else:
+        why = "not measured: a person's samples may be of several classes"
+        rows.append(row("balanced_accuracy_per_class", np.nan, n=len(scores), attack=name, note=why))
     for measure, threshold in thresholds.items():
         if clusters is None:
             low, high = metrics.balanced_accuracy_interval(scores, member, threshold, level)

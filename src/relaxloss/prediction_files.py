@@ -102,7 +102,7 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None, group:
     notes = [f"Columns left out, since the classes' start with {prefix}: {listed(left)}."] if left else []
     taken: dict[str, Any] = {"outputs": outputs, "kind": kind, "classes": classes, "notes": notes}
     for key, own in (("labels", label), ("member", member), ("ids", "id"), ("groups", group or "")):
-        if own in names:
+        if own in names and not (key == "ids" and own == group):
             taken[key] = _values(_whole(table, own), f"{path}: column {own!r}")
     if not prefix and not summing(outputs).all():
         _no_strangers(path, columns, taken["labels"])
@@ -235,7 +235,7 @@ def _npz(path: Path, kind: Kind, label: str | None, member: str | None, group: s
     return {
         "notes": [f"Arrays left out: {listed(left)}."] if left else [],
         "outputs": arrays[name], "kind": name, "labels": arrays[label], "member": arrays[member],
-        "ids": arrays.get("ids"), "groups": arrays[group] if group else None,
+        "ids": None if group == "ids" else arrays.get("ids"), "groups": arrays[group] if group else None,
         "classes": _names(arrays.get("classes"), path),
         "shadow_outputs": arrays.get(f"shadow_{name}"), "shadow_member": arrays.get("shadow_member"),
     }  # fmt: skip

@@ -37,7 +37,7 @@ class Predictions:
         member: ``(N,)`` whether the model was trained on the sample.
         classes: the C names.
         kind: what was given, ``probs`` or ``logits``.
-        ids: ``(N,)`` the samples' own names, or else their persons'; None: they have none.
+        ids: ``(N,)`` the samples' own names, or their persons' where these have several; None: they have none.
         shadow_logits: ``(K, N, C)``; K = 0 without shadows.
         shadow_member: ``(K, N)`` which shadow was trained on which sample.
         groups: ``(N,)`` the person that each sample is of, as numbers; None: each is of another.
@@ -117,16 +117,16 @@ def of_arrays(
     found, taken = _kind_of(values, kind, at)
     codes, names, said = checks.labels(checks.column(labels, n, f"{at}labels"), values.shape[1], classes, at)
     own = None if ids is None else checks.ids(checks.column(ids, n, f"{at}ids"), at)
+    shadows, has = _shadows(shadow_outputs, shadow_member, values.shape, found, at)
     persons = None
     if groups is not None:
-        whose = checks.column(groups, n, f"{at}groups")
-        persons, own = checks.groups(whose, flags, at), whose.astype(str) if own is None else own
+        persons, called = checks.groups(checks.column(groups, n, f"{at}groups"), flags, has, at)
+        own = called[persons] if own is None or len(called) < n else own
         said = [
             *said,
-            f"The {n:,} samples are of {len(np.unique(persons)):,} persons (or groups), who are asked about with all "
-            "of theirs: an attack's score of a person is the mean of the samples'.",
+            f"The {n:,} samples are of {len(called):,} persons (or groups), who are asked about with all of theirs: an "
+            "attack's score of a person is the mean of the samples', and with rows=max the largest.",
         ]
-    shadows, has = _shadows(shadow_outputs, shadow_member, values.shape, found, at)
     everything = (*taken, *said, *notes)
     return Predictions(
         _as_logits(values, found), codes, flags, names, found, own, shadows, has, persons, everything, source or {}

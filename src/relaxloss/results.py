@@ -105,6 +105,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             listed = _records(plan, store, defense, seed, design, labels, table[strongest][0])
             if design.several:
                 rows.append(head | {"adaptive": None} | record_room.leaking(listed))
+            if dataset.groups is not None:
+                listed["samples"] = np.bincount(dataset.persons)[dataset.persons[listed["record"]]]
             listed.insert(2, "label", dataset.y[listed["record"]])
             if design.labels is not None:
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
@@ -186,7 +188,7 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
             group.append((seen.plain, seen.labels))
     parts = [np.concatenate(part) for group in (members, tests) for part in zip(*group, strict=True)]
     distinct, distinct_members = (
-        len(np.unique(plan.dataset.persons[np.concatenate([of(target) for target in design.targets])]))
+        measures.persons_of(plan.dataset.persons[np.unique(np.concatenate([of(target) for target in design.targets]))])
         for of in (design.test_of, design.members)
     )
     return measures.utility(*parts, distinct=distinct, distinct_members=distinct_members, level=plan.experiment.level)
@@ -205,19 +207,19 @@ def _attack_rows(
     clusters = _clusters(design, plan.dataset)
     fair = np.repeat([target != rehearsed for target in targets], len(asked.records))  # not the rehearsal's own model
     classes = None  # a person's samples may be of several
-    if plan.dataset.groups is None:
+    if plan.dataset.most_of_one == 1:
         classes = np.tile(labels[asked.records], len(targets))[fair], labels[fit.records]
     for item in scored:
         arrays = unpack_arrays(require(store, "scores", item.key)[ARRAYS])
-        scores = asked.mean(arrays["scores"]).reshape(-1)
-        name = str(item.attack)
-        table[name] = scores
-        rows += measures.attack(name, scores, member, clusters=clusters, level=level)
-        rehearsal = fit.mean(arrays["rehearsal"]), design.member[rehearsed, fit.records]
-        rows += measures.decision(
-            name, scores[fair], member[fair], rehearsal, classes, plan.dataset.num_classes,
-            clusters=clusters and clusters.take(fair), level=level,
-        )  # fmt: skip
+        rehearsals = fit.scores(str(item.attack), arrays["rehearsal"])
+        for name, found in asked.scores(str(item.attack), arrays["scores"]).items():
+            table[name] = scores = found.reshape(-1)
+            rows += measures.attack(name, scores, member, clusters=clusters, level=level)
+            rehearsal = rehearsals[name], design.member[rehearsed, fit.records]
+            rows += measures.decision(
+                name, scores[fair], member[fair], rehearsal, classes, plan.dataset.num_classes,
+                clusters=clusters and clusters.take(fair), level=level,
+            )  # fmt: skip
     rows += measures.worst(table, member, rows, seed=seed, clusters=clusters, level=level)
     return rows, {name: (scores, member) for name, scores in table.items()}
 
@@ -297,7 +299,7 @@ def facts_of(plan: Plan, seconds: float) -> dict[str, Any]:
         "provenance": plan.dataset.provenance,
         "fingerprint": plan.dataset.fingerprint,
         "samples": len(plan.dataset),
-        **({} if plan.dataset.groups is None else {"persons": len(np.unique(plan.dataset.persons))}),
+        **({} if plan.dataset.groups is None else {"persons": plan.dataset.num_persons}),
         "num_classes": plan.dataset.num_classes,
         "classes": list(plan.dataset.classes),
         "members": int(plan.designs[plan.experiment.seeds[0]].member[0].sum()),

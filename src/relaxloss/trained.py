@@ -270,9 +270,16 @@ def train(
     if recipe is not None:
         recipe.check()
     _no_identifiers(data)
-    persons = int(data.persons.max()) + 1
+    persons = data.num_persons
     order = seeds.rng(seed, "split").permutation(persons)
     parts = np.split(order, [int(persons * test), int(persons * (test + share))])
+    for name, wanted, part in zip(("test", "reference"), (test, share), parts, strict=False):
+        if wanted and not len(part):
+            who = "samples" if data.groups is None else "persons"
+            raise UserError(
+                f"{data.name}: got {name}={wanted} of {persons} {who}, which is nobody; expected enough for one: bring "
+                "more, or set it to 0"
+            )
     names = ("test", "reference", "members")
     split = {name: np.flatnonzero(np.isin(data.persons, part)) for name, part in zip(names, parts, strict=True)}
     _rare_classes(data, split["members"])
@@ -292,16 +299,16 @@ def train(
 def _no_identifiers(data: Dataset) -> None:
     """An identifier names every person in the data, and a model can learn nothing from it."""
     for column in data.columns:
-        if column.categories and len(column.categories) > max(20, len(data) / 2):
+        if column.categories and len(column.categories) > max(20, data.num_persons / 2):
             raise UserError(
                 f"{data.name}: column {column.name} has {len(column.categories):,} different texts in {len(data):,} "
-                f"rows, so that it tells persons apart, and a model can learn nothing from it: leave it out "
-                f"(--drop {column.name}, or drop=[{column.name!r}] in relaxloss.data.load)"
+                f"rows of {data.num_persons:,} persons, so that it tells persons apart, and a model can learn nothing "
+                f"from it: leave it out (--drop {column.name}, or drop=[{column.name!r}] in relaxloss.data.load)"
             )
 
 
 def _rare_classes(data: Dataset, members: npt.NDArray[np.int64]) -> None:
-    counts = np.bincount(data.y[members], minlength=data.num_classes)
+    counts = data.persons_with(data.y[members], members, data.num_classes)
     rare = [f"{name} ({count})" for name, count in zip(data.classes, counts, strict=False) if count < FEWEST_MEMBERS]
     if rare:  # only names tell something
         warnings.warn(
@@ -328,7 +335,7 @@ def _trained(
         if lacks := defense.uncovered(data):
             facts["epsilon_does_not_cover"] = "; ".join(lacks)
         if data.most_of_one > 1:
-            facts["epsilon_is_of"] = f"one sample; a person has up to {data.most_of_one:,}"
+            facts["epsilon_is_of"] = "one sample, and persons have several"
     for name, rows in (("test", split["test"]), ("train", split["members"])):
         if len(rows):
             logits = predict(release, torch.from_numpy(data.x[rows])).numpy()

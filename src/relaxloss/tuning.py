@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -412,7 +413,7 @@ def _facts(
         "samples_used": len(used),
         "members": int(designs[0].member[0].sum()),
         "final_members": int(FiveFolds().draw_from(dataset, seed).member[0].sum()),
-        "asked_per_game": len(designs[0].asked),
+        "asked_per_game": len(np.unique(dataset.persons[designs[0].asked])),
         "attacks": [str(attack) for attack in experiment.attacks],
         "range": list(ends),
         "recipe": None if experiment.recipe is None else experiment.recipe.settings(),

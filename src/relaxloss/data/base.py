@@ -113,10 +113,14 @@ class Dataset:
             )
         if x.dtype == np.float32 and np.isinf(x).any():
             raise UserError(f"{self.name}: x holds infinite values; replace them, or mark them missing with NaN")
-        if self.groups is not None and (self.groups.shape != y.shape or self.groups.dtype != np.int64):
+        whose = self.groups
+        if whose is not None and not (
+            isinstance(whose, np.ndarray) and whose.shape == y.shape and whose.dtype == np.int64
+        ):
+            got = f"{whose.dtype} {whose.shape}" if isinstance(whose, np.ndarray) else type(whose).__name__
             raise UserError(
-                f"{self.name}: groups is {self.groups.dtype} {self.groups.shape}; expected int64 ({len(y)},), the "
-                "person of each row as a number, such as numpy.unique(names, return_inverse=True)[1]"
+                f"{self.name}: groups is {got}; expected int64 ({len(y)},), the person of each row as a number, such "
+                "as numpy.unique(names, return_inverse=True)[1]"
             )
         self._check_names()
 
@@ -175,6 +179,16 @@ class Dataset:
     def persons(self) -> Array:
         """Whose sample each is ``(M,)``, as numbers from 0; each of another where there are no `groups`."""
         return np.arange(len(self)) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
+
+    @property
+    def num_persons(self) -> int:
+        """How many persons the samples are of."""
+        return int(self.persons.max()) + 1
+
+    def persons_with(self, codes: Array, rows: Array, size: int) -> Array:
+        """How many persons have each of the `codes` ``(n,)``, from 0 to ``size - 1``, in the given rows ``(n,)``."""
+        pairs = np.unique(codes.astype(np.int64) * self.num_persons + self.persons[rows])
+        return np.bincount(pairs // self.num_persons, minlength=size)
 
     @property
     def most_of_one(self) -> int:
@@ -257,8 +271,8 @@ class Encoder(nn.Module):
                 encoder.offset[column], encoder.scale[column] = 0, 1  # the mean of codes is nothing's, and no use
                 size = len(about.categories)
                 if not about.known:
-                    codes = x[known[:, column], column].astype(np.int64)
-                    members_of = np.bincount(codes, minlength=size)[:size]
+                    has = known[:, column]
+                    members_of = dataset.persons_with(x[has, column], members[has], size)
                     encoder.seen[start : start + size] = torch.from_numpy(members_of >= FEWEST_MEMBERS)
                 start += size
             elif about.bounds is not None:

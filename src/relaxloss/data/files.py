@@ -15,6 +15,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from relaxloss import checks
 from relaxloss.checks import listed
 from relaxloss.data import dates, described, labels, texts
 from relaxloss.data.base import Array, Column, Dataset
@@ -272,15 +273,23 @@ def codes_of(text: pa.Array, order: Sequence[str | None]) -> Array:
 
 
 def _persons(values: pa.Array, at: str) -> Array:
-    """Whose row each is ``(M,)``, as numbers in the order of their first rows."""
+    """Whose row each is ``(M,)``, as numbers from 0."""
+    types = pa.types
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if types.is_floating(values.type):
+        values = pa.compute.if_else(pa.compute.is_nan(values), None, values)
     if values.null_count:
         raise UserError(
             f"{at} is empty in {values.null_count:,} of {len(values):,} rows; expected whose row each is: fill it in, "
             "or leave these rows out"
         )
-    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    numbers: Array = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers
+    if not (types.is_integer(values.type) or types.is_floating(values.type)):
+        try:
+            values = values.cast(pa.string())
+        except pa.ArrowException:
+            raise UserError(f"{at} holds {values.type}; expected persons' numbers or names: convert it") from None
+    return checks.persons(values.to_numpy(zero_copy_only=False), at)[0]
 
 
 def _counted(persons: Array, name: str) -> str:

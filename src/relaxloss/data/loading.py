@@ -114,7 +114,8 @@ def _file(
         return files.read(path, name, label=label, drop=drop, columns=known, group=group)
     if label is not None or drop or known or group is not None:
         raise UserError(
-            f"{path}: label, drop, columns and group are for CSV and Parquet files; the labels of an npz file are its y"
+            f"{path}: label, drop, columns and group are for CSV and Parquet files; the labels of an npz file are its "
+            "y, and whose row each is says its array groups"
         )
     return prepared.read(path, name)
 

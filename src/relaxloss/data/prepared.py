@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from relaxloss import checks
 from relaxloss.data import labels
 from relaxloss.data.base import Array, Column, Dataset
 from relaxloss.errors import UserError
@@ -27,7 +28,7 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
     Keys: ``x`` (uint8 images ``(M, channels, height, width)``, or bits or numbers ``(M, D)``), or ``x_packed`` and
     ``x_columns`` (bits packed along axis 1, most significant first); ``y (M,)``; optional ``num_classes``,
     ``provenance`` (else `about` and the file's name), ``columns`` (JSON: name and categories of each), and ``classes``
-    (what the labels are called, as text).
+    (what the labels are called, as text), and ``groups (M,)`` (whose row each is: see ``Dataset.groups``).
 
     Labels are kept when they run from 0 or the number of classes is known; else they are numbered in sorted order, and
     the provenance says so. Raises `UserError` for anything else; never unpickles.
@@ -50,11 +51,15 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
     renamed = [f"labels numbered in sorted order: {labels.numbered(classes)}"] if classes else []
     if "classes" in arrays:
         classes = tuple(map(str, arrays["classes"].ravel()))
+    groups = None
+    if "groups" in arrays:
+        at = f"{path}: groups"
+        groups = checks.persons(checks.column(arrays["groups"], len(x), at), at)[0]
     if "provenance" in arrays:  # written with the file, and with all that was to be said of x
         provenance, notes = str(arrays["provenance"]), []
     else:
         provenance = f"{about}{about and '; '}file {path.name}"
-    return Dataset(name, x, y, num_classes, "; ".join([provenance, *notes, *renamed]), columns, classes)
+    return Dataset(name, x, y, num_classes, "; ".join([provenance, *notes, *renamed]), columns, classes, groups)
 
 
 def write(dataset: Dataset, path: Path, *, made_by: str = "") -> None:
@@ -73,6 +78,8 @@ def write(dataset: Dataset, path: Path, *, made_by: str = "") -> None:
         arrays["columns"] = json.dumps([column.written() for column in dataset.columns])
     if dataset.classes:
         arrays["classes"] = np.array(dataset.classes)
+    if dataset.groups is not None:
+        arrays["groups"] = dataset.groups
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def keep(out: Path, found: Predictions, *, overwrite: bool, coin_flips: bool = F
         source, mine = there["facts"]["source"], dict(found.source)
         if source.get("sha256") != mine.get("sha256"):
             return f"the audit of {source.get('file', 'other arrays')}"
-        usual = {"label": "label", "member": "member", "kind": "auto"}
+        usual = {"label": "label", "member": "member", "kind": "auto", "group": ""}
         other = [name for name, plain in usual.items() if (source.get(name) or plain) != (mine.get(name) or plain)]
         if other:
             return f"the audit of {source.get('file')} with another {' and '.join(other)}"

@@ -31,10 +31,11 @@ def asked(result: Result) -> str:
         return ""
     first = result.records["seed"].iloc[0]
     count, models = result.records.loc[result.records["seed"] == first, "record"].nunique(), game["models"]
+    who = "persons, with all samples of theirs," if "persons" in result.facts else "samples"
     each = f"each in about half of the {models} models, by a coin flip of its own"
     if not game.get("canaries"):
         return (
-            f"Attacked were {count:,} samples as they come, {each}: the average record. Records that stand out are "
+            f"Attacked were {count:,} {who} as they come, {each}: the average record. Records that stand out are "
             "protected less; canary_kind=mislabelled asks about such."
         )
     return (

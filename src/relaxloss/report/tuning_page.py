@@ -173,7 +173,8 @@ def frontier(tuning: Tuning) -> Figure:
     caption = (
         f"Test accuracy and the {words.quantity(measure)} of the strongest adaptive attack over {field}, on the folds "
         f"that chose it. Bars: {100 * tuning.facts['level']:g} % intervals. "
-        f"n = {tuning.facts['asked_per_game']:,} asked samples in each of {len(tuning.facts['games'])} games."
+        f"n = {tuning.facts['asked_per_game']:,} samples (or persons, with all of theirs) asked about in each of "
+        f"{len(tuning.facts['games'])} games."
     )
     return Figure("tuning", drawing.finished(alt.hconcat(*drawn, spacing=30), points=points, rules=rules), caption)
 

@@ -6,6 +6,7 @@ import math
 import shlex
 from pathlib import Path
 
+from relaxloss import games
 from relaxloss.report import tables, words
 from relaxloss.tuning import Line, Tuning
 
@@ -46,7 +47,7 @@ def chose(tuning: Tuning) -> str:
     """Which data chose, and that its own numbers flatter the choice."""
     facts = tuning.facts
     smaller = ""
-    if facts["members"] < 0.9 * facts["final_members"]:  # folds of persons differ a little
+    if any(games.parse(game).sets_aside for game in facts["games"]):
         smaller = (
             f" A reference set was needed, so the models had {facts['members']:,} members and not "
             f"{facts['final_members']:,}: the strength that is right for the latter may differ."
