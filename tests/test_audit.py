@@ -361,9 +361,8 @@ def test_persons_are_asked_about_with_all_their_rows() -> None:
     assert set(persons.records["samples"]) == {10}
     assert len(persons.records) == 120
     assert "samples" not in rows.records
-    assert math.isnan(value(persons, "balanced_accuracy_per_class", "loss")), (
-        "a person's rows may be of several classes"
-    )
+    assert math.isnan(value(persons, "balanced_accuracy_per_class", "loss"))
+    assert 'title="not measured: a person&#39;s samples may be of several classes"' in audit_page.html(persons)
 
 
 def test_a_persons_rows_tell_more_together() -> None:

@@ -307,7 +307,7 @@ def _decisions(
         name, scores[~half], member[~half], (scores[half], member[half]),
         (labels[~half], labels[half]) if asked.single else None, found.logits.shape[1], level=level,
     )  # fmt: skip
-    return [item | {"note": "threshold chosen on the other half"} for item in rows]
+    return [item | {"note": item["note"] or "threshold chosen on the other half"} for item in rows]
 
 
 def _facts(found: Predictions, asked: Asked, name: str, level: float, seed: int) -> dict[str, Any]:
