@@ -19,8 +19,6 @@ from relaxloss.measures import TPRS
 from relaxloss.predictions import Predictions
 from relaxloss.records import exposure
 
-DISCRETE = ("correctness", "label_only")  # their ties are no sign of rounded predictions
-
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The strongest attack's name and numbers, from the rows of `measures.worst`; None where not measured.
@@ -75,7 +73,7 @@ def facts(
     """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
     once = asked_of(found).records
     asked = found.member[once]
-    graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in DISCRETE} or table
+    graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in flags.DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], asked))
     ahead = None
     if "correctness" in table and best != "correctness":
