@@ -225,10 +225,13 @@ def _origin(folder: Path, result: Any, fewest: int = 0) -> str:
     note = note_of(folder)
     precisions = f"precision {facts['precision']}, " if ", " in facts.get("precision", "") else ""
     settings = ", ".join(f"`{each.relative_to(ROOT).as_posix()}`" for each in specs(folder))
+    brackets = f"intervals at {facts['experiment']['level']:.0%}"
+    if most == 2:  # too few for an interval over seeds
+        brackets = "in brackets the two seeds' own values"
     return (
         f"\n{note and note + '. '}{facts['provenance']}; "
         f"{facts['members']:,} members, {seeds}, "
-        f"intervals at {facts['experiment']['level']:.0%}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
+        f"{brackets}; relaxloss {facts['relaxloss']}, torch {facts['torch']}, "
         f"{precisions}{facts['date']}; all settings: {settings}.\n"
     )
 
