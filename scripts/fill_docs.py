@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from relaxloss import defenses, flags, report
+from relaxloss.report import words
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTER = ROOT / "results" / "poster" / "poster.json"
@@ -174,8 +175,7 @@ def worst(folder: Path) -> str:
 
 def _name(line: Any) -> str:
     """A defense's spec, in type."""
-    settings = re.split(r"\+(?!\d)", line["settings"])  # and not within 1e+05
-    parts = zip(line["defense"].split("+"), settings, strict=True)
+    parts = words.parts(line["defense"], line["settings"])
     return "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
 
 

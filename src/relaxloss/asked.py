@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ class Asked:
         """Whether each person has one sample."""
         return len(self.records) == len(self.person)
 
-    @property
+    @functools.cached_property
     def counts(self) -> Ints:
         """How many samples each person has ``(P,)``."""
         return np.bincount(self.person)
@@ -72,5 +73,9 @@ class Asked:
     def _starts(self) -> Ints:
         return np.cumsum(self.counts) - self.counts
 
+    @functools.cached_property
+    def _order(self) -> Ints:
+        return np.argsort(self.person, kind="stable")
+
     def _by_person(self, values: Scores) -> Scores:
-        return values[..., np.argsort(self.person, kind="stable")]
+        return values[..., self._order]

@@ -173,7 +173,7 @@ def run(
     table, unmeasured = scores_of(found, chosen, seed)
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
-    asked = findings.asked_of(found)
+    asked = Asked.of(np.arange(len(found.member)), found.persons)
     table = {name: own for attack, scores in table.items() for name, own in asked.scores(attack, scores).items()}
     member = found.member[asked.records]
     if coin_flips:
@@ -185,7 +185,7 @@ def run(
     rows += measures.worst(table, member, rows, seed=seed, level=level)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
     known = adaptive if len(found.shadow_member) else None
-    facts = findings.facts(table, found, rows, known)
+    facts = findings.facts(table, found, asked, rows, known)
     if why := _no_bound(facts, coin_flips=coin_flips):
         rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=f"not measured: {why}"))
     else:
@@ -199,8 +199,8 @@ def run(
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
         worst,
-        findings.records(strongest, found),
-        (*flags.raised(facts), *findings.design_flags(found)),
+        findings.records(strongest, found, asked),
+        (*flags.raised(facts), *findings.design_flags(found, asked)),
         flags.passed(facts),
         flags.undecided(facts),
         unmeasured,

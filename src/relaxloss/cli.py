@@ -30,6 +30,7 @@ store_app = typer.Typer(no_args_is_help=True, help="Look into, verify and tidy a
 app.add_typer(store_app, name="store")
 
 CANARIES = 100  # that --canaries-from takes where the game does not say how many
+OF_TABLES = ("label", "drop", "columns", "group")  # fields that say how a file of one's own is read
 INTERRUPTED = 130  # how typer ends on Ctrl-C
 
 DataOption = Annotated[str | None, typer.Option("--data", help="a data set's name, or a .csv, .parquet or .npz file")]
@@ -242,7 +243,7 @@ def compare(
     if data is not None or model is not None:
         gone += ["setting", "note"]  # what they say no longer holds
     if data is not None and setting:
-        gone += ["label", "drop", "columns", "group"]  # of the setting's own table
+        gone += OF_TABLES  # of the setting's own table
     fields = {name: value for name, value in fields.items() if name not in gone}
     fields |= {name: value for name, value in options.items() if value is not None}
     if drop is not None:
@@ -253,7 +254,7 @@ def compare(
         fields["seeds"] = tuple(seeds.split(","))
     check_names(Experiment, fields)
     fields["dataset"] = _required(fields.get("dataset"))
-    about = {name: fields[name] for name in ("label", "drop", "columns", "group") if name in fields}
+    about = {name: fields[name] for name in OF_TABLES if name in fields}
     dataset = data_sets.load(fields["dataset"], **about)
     if canaries_from is not None:
         fields["game"] = vulnerable_game(fields.get("game", "random_halves"), canaries_from)

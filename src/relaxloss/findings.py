@@ -40,9 +40,8 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def records(scores: Scores, found: Predictions) -> pd.DataFrame:
+def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
     """One line per sample, or per person with several, the most exposed first; see `auditing.Audit`."""
-    asked = asked_of(found)
     member, names = found.member[asked.records], np.array(found.classes)
     rank, fpr = exposure(scores, member)
     table = pd.DataFrame(
@@ -62,25 +61,24 @@ def records(scores: Scores, found: Predictions) -> pd.DataFrame:
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 
-def asked_of(found: Predictions) -> Asked:
-    """Whom the attacker is asked about."""
-    return Asked.of(np.arange(len(found.member)), found.persons)
-
-
 def facts(
-    table: Mapping[str, Scores], found: Predictions, rows: Sequence[measures.Row], adaptive: bool | None
+    table: Mapping[str, Scores],
+    found: Predictions,
+    asked: Asked,
+    rows: Sequence[measures.Row],
+    adaptive: bool | None,
 ) -> Facts:
     """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
-    once = asked_of(found).records
-    asked = found.member[once]
+    once = asked.records
+    member = found.member[once]
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in flags.DISCRETE} or table
-    best = max(graded, key=lambda name: metrics.auc(graded[name], asked))
+    best = max(graded, key=lambda name: metrics.auc(graded[name], member))
     ahead = None
     if "correctness" in table and best != "correctness":
-        ahead = metrics.auc_difference_interval(table["correctness"], table[best], asked)
+        ahead = metrics.auc_difference_interval(table["correctness"], table[best], member)
     fits = {}
     logits, labels = found.logits[once], found.labels[once]  # one of each person: the others would not be independent
-    for side, inside in (("the members", asked), ("the non-members", ~asked)):
+    for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(logits[inside], labels[inside])) is not None:
             fits[side] = fit
     answers = [(place, sides.label_fit(each[once], labels)) for place, each in enumerate(found.shadow_logits, 1)]
@@ -88,27 +86,26 @@ def facts(
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
     return Facts(
-        nonmembers=int((~asked).sum()),
+        nonmembers=int((~member).sum()),
         lowest_fpr=min(measures.FPRS),
         shadows=len(found.shadow_member),
         adaptive=adaptive,
-        tied_pairs=metrics.tied_share(table[best], asked),
+        tied_pairs=metrics.tied_share(table[best], member),
         label_only_advantage=ahead,
-        auc_intervals={name: metrics.auc_interval(each, asked, flags.AUC_LEVEL) for name, each in table.items()},
+        auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
         label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, found.member),
         skill=measures.skill(rows, found.labels[~found.member]),
-        repeats=sides.repeats(logits, labels, asked),
+        repeats=sides.repeats(logits, labels, member),
         exchanged=sides.exchanged(logits, labels),
-        class_mix=sides.class_mix(labels, asked, found.classes),
+        class_mix=sides.class_mix(labels, member, found.classes),
     )
 
 
-def design_flags(found: Predictions) -> tuple[Flag, ...]:
+def design_flags(found: Predictions, asked: Asked) -> tuple[Flag, ...]:
     """A flag if the number of shadows that have a sample tells whether the target has it too."""
     if not len(found.shadow_member):
         return ()
-    asked = asked_of(found)
     counts, member = asked.mean(found.shadow_member.sum(axis=0)), found.member[asked.records]
     area = metrics.auc(counts, member)
     low, high = metrics.auc_interval(counts, member, flags.AUC_LEVEL)

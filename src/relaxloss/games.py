@@ -107,9 +107,7 @@ class Game(Spec):
                 f"{dataset.name} has {len(dataset):,} samples of {dataset.num_persons:,} persons, who count as one "
                 f"sample each: {error}"
             ) from None
-        asked, fit, reference, test = (
-            np.flatnonzero(np.isin(persons, part)) for part in (design.asked, design.fit, design.reference, design.test)
-        )
+        asked, fit, reference, test = map(dataset.samples_of, (design.asked, design.fit, design.reference, design.test))
         shift = design.labels  # of all labels of a person, since they were 0
         labels = None if shift is None else (dataset.y + shift[persons]) % classes
         return Design(design.member[:, persons], design.targets, asked, fit, reference, test, labels)

@@ -101,8 +101,9 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None, group:
     left = [name for name in rest if name not in columns]
     notes = [f"Columns left out, since the classes' start with {prefix}: {listed(left)}."] if left else []
     taken: dict[str, Any] = {"outputs": outputs, "kind": kind, "classes": classes, "notes": notes}
-    for key, own in (("labels", label), ("member", member), ("ids", "id"), ("groups", group or "")):
-        if own in names and not (key == "ids" and own == group):
+    ids = "" if group == "id" else "id"  # which then names persons
+    for key, own in (("labels", label), ("member", member), ("ids", ids), ("groups", group or "")):
+        if own in names:
             taken[key] = _values(_whole(table, own), f"{path}: column {own!r}")
     if not prefix and not summing(outputs).all():
         _no_strangers(path, columns, taken["labels"])

@@ -19,7 +19,6 @@ from relaxloss import flags, jobs, measures, metrics, onerun, selection, sides
 from relaxloss import records as record_room
 from relaxloss.asked import Asked
 from relaxloss.attacks import functional
-from relaxloss.data import Dataset
 from relaxloss.defenses import Composed, Defense
 from relaxloss.games import Design
 from relaxloss.jobs import ARRAYS, require
@@ -75,6 +74,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
         labels = dataset.y if design.labels is None else design.labels
         first = design.targets[0]
         members = design.members(first)
+        asked = Asked.of(design.asked, dataset.persons)
         copied = sides.copied_rows(dataset.x, labels, members, np.setdiff1d(design.asked, members))
         for defense in experiment.defenses:
             head = {**names_of(defense), "seed": seed}
@@ -96,24 +96,24 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 histograms += [head | {"membership": which} | item for item in bins]
             for adaptive in plan.modes:
                 mine = [s for s in scored if (s.defense, s.adaptive, s.seed) == (defense, adaptive, seed)]
-                found, table = _attack_rows(plan, store, mine, design, labels, seed)
-                found += _one_run_rows(plan, design, table, seed)
+                found, table = _attack_rows(plan, store, mine, design, asked, labels, seed)
+                found += _one_run_rows(plan, design, asked, table, seed)
                 rows += [head | {"adaptive": adaptive} | item for item in found]
                 strongest = max(table, key=lambda name: metrics.auc(*table[name]))
                 thin = measures.thinned_roc(*table[strongest])
                 curves += [head | {"adaptive": adaptive, "attack": strongest} | item for item in thin]
-            listed = _records(plan, store, defense, seed, design, labels, table[strongest][0])
+            listed = _records(plan, store, defense, seed, design, asked, labels, table[strongest][0])
             if design.several:
                 rows.append(head | {"adaptive": None} | record_room.leaking(listed))
             if dataset.groups is not None:
-                listed["samples"] = np.bincount(dataset.persons)[dataset.persons[listed["record"]]]
+                listed["samples"] = dataset.counts[dataset.persons[listed["record"]]]
             listed.insert(2, "label", dataset.y[listed["record"]])
             if design.labels is not None:
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
             about = head | {"adaptive": adaptive, "attack": strongest}
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
             released = arrays.get("release", (0.0, 0.0))  # there if it is not the network itself
-            facts = evaluation_facts(plan, defense, design, own_facts, own_history, table, strongest, released)
+            facts = evaluation_facts(plan, defense, design, asked, own_facts, own_history, table, strongest, released)
             skill = measures.skill(useful, labels[design.test_of(first)])
             for flag in flags.raised(dataclasses.replace(facts, copies=copied, skill=skill)):
                 warned.setdefault(flag, []).append(str(defense))
@@ -141,6 +141,7 @@ def evaluation_facts(
     plan: Plan,
     defense: Defense,
     design: Design,
+    asked: Asked,
     own_facts: dict[str, Any],
     history: list[dict[str, float]],
     table: dict[str, tuple[Any, Any]],
@@ -152,7 +153,7 @@ def evaluation_facts(
     confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
     best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
     label_only = next((name for name in table if name.startswith("label_only")), None)
-    advantage, clusters = None, _clusters(design, plan.dataset)
+    advantage, clusters = None, _clusters(design, asked)
     if label_only and best:
         advantage = measures.auc_difference_interval(table[label_only][0], *table[best], clusters)
     return flags.Facts(
@@ -195,16 +196,16 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
 
 
 def _attack_rows(
-    plan: Plan, store: Store, scored: list[Scored], design: Design, labels: Any, seed: int
+    plan: Plan, store: Store, scored: list[Scored], design: Design, asked: Asked, labels: Any, seed: int
 ) -> tuple[list[measures.Row], dict[str, tuple[Any, Any]]]:
     """All rows of one defense, one kind of shadows and one seed; and the pooled scores by attack."""
     targets = list(design.targets)
-    asked, fit = (Asked.of(places, plan.dataset.persons) for places in (design.asked, design.fit))
+    fit = Asked.of(design.fit, plan.dataset.persons)
     member = design.member[targets][:, asked.records].reshape(-1)
     rehearsed = design.shadows(targets[0])[0]
     level = plan.experiment.level
     rows, table = [], {}
-    clusters = _clusters(design, plan.dataset)
+    clusters = _clusters(design, asked)
     fair = np.repeat([target != rehearsed for target in targets], len(asked.records))  # not the rehearsal's own model
     classes = None  # a person's samples may be of several
     if plan.dataset.most_of_one == 1:
@@ -224,15 +225,17 @@ def _attack_rows(
     return rows, {name: (scores, member) for name, scores in table.items()}
 
 
-def _clusters(design: Design, dataset: Dataset) -> metrics.Clusters | None:
+def _clusters(design: Design, asked: Asked) -> metrics.Clusters | None:
     """Which record and which model each pooled score is of; None where there is one target."""
     if not design.several:
         return None
-    targets, records = np.array(design.targets), Asked.of(design.asked, dataset.persons).records
+    targets, records = np.array(design.targets), asked.records
     return metrics.Clusters(np.tile(records, len(targets)), np.repeat(targets, len(records)))
 
 
-def _one_run_rows(plan: Plan, design: Design, table: dict[str, tuple[Any, Any]], seed: int) -> list[measures.Row]:
+def _one_run_rows(
+    plan: Plan, design: Design, asked: Asked, table: dict[str, tuple[Any, Any]], seed: int
+) -> list[measures.Row]:
     """The lower bound of ε where coins decided who is in a target: the first target is a one-run audit of its own.
 
     Given all other models and who is in them, its coins are still fair. One model, fixed beforehand: the best of K
@@ -242,7 +245,7 @@ def _one_run_rows(plan: Plan, design: Design, table: dict[str, tuple[Any, Any]],
     """
     if not plan.experiment.game.aligned:
         return []
-    first, records = design.targets[0], Asked.of(design.asked, plan.dataset.persons).records
+    first, records = design.targets[0], asked.records
     scores = {name: part[0][: len(records)] for name, part in table.items()}
     delta = min(1e-5, 0.1 / len(design.members(first)))
     member = design.member[first, records]
@@ -250,10 +253,9 @@ def _one_run_rows(plan: Plan, design: Design, table: dict[str, tuple[Any, Any]],
 
 
 def _records(
-    plan: Plan, store: Store, defense: Defense, seed: int, design: Design, labels: Any, scores: Any
+    plan: Plan, store: Store, defense: Defense, seed: int, design: Design, asked: Asked, labels: Any, scores: Any
 ) -> pd.DataFrame:
     """Which records leak under one defense, by the strongest attack of the mode that heads the report."""
-    asked = Asked.of(design.asked, plan.dataset.persons)
     member = design.member[list(design.targets)][:, asked.records]
     if not design.several:
         return record_room.exposed(scores, member[0], asked.records)

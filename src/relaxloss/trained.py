@@ -273,15 +273,15 @@ def train(
     persons = data.num_persons
     order = seeds.rng(seed, "split").permutation(persons)
     parts = np.split(order, [int(persons * test), int(persons * (test + share))])
-    for name, wanted, part in zip(("test", "reference"), (test, share), parts, strict=False):
+    names = ("test", "reference", "members")
+    for name, wanted, part in zip(names, (test, share, 0), parts, strict=True):
         if wanted and not len(part):
             who = "samples" if data.groups is None else "persons"
             raise UserError(
                 f"{data.name}: got {name}={wanted} of {persons} {who}, which is nobody; expected enough for one: bring "
                 "more, or set it to 0"
             )
-    names = ("test", "reference", "members")
-    split = {name: np.flatnonzero(np.isin(data.persons, part)) for name, part in zip(names, parts, strict=True)}
+    split = {name: data.samples_of(part) for name, part in zip(names, parts, strict=True)}
     _rare_classes(data, split["members"])
     task = Task.of(data, split["members"], reference=split["reference"], recipe=recipe, seed=seed)
     monitor = Samples.of(data, split["test"]).watched(len(task.members))

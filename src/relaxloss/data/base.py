@@ -180,10 +180,19 @@ class Dataset:
         """Whose sample each is ``(M,)``, as numbers from 0; each of another where there are no `groups`."""
         return np.arange(len(self)) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
 
+    @functools.cached_property
+    def counts(self) -> Array:
+        """How many samples each person has ``(P,)``."""
+        return np.bincount(self.persons)
+
     @property
     def num_persons(self) -> int:
-        """How many persons the samples are of."""
-        return int(self.persons.max()) + 1
+        """P, how many persons the samples are of."""
+        return len(self.counts)
+
+    def samples_of(self, persons: Array) -> Array:
+        """The places of all samples of the given persons, in ascending order."""
+        return np.flatnonzero(np.isin(self.persons, persons))
 
     def persons_with(self, codes: Array, rows: Array, size: int) -> Array:
         """How many persons have each of the `codes` ``(n,)``, from 0 to ``size - 1``, in the given rows ``(n,)``."""
@@ -193,7 +202,7 @@ class Dataset:
     @property
     def most_of_one(self) -> int:
         """The most samples that one person has."""
-        return int(np.bincount(self.persons).max())
+        return int(self.counts.max())
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -41,21 +41,18 @@ def load(
     """
     name = os.fspath(name_or_path)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
-    known = described.read(columns or {})
+    about = {"label": label, "drop": drop, "columns": described.read(columns or {}), "group": group}
     home = Path(folder) if folder is not None else directory()
     if _is_path(name):
-        return _file(_found(name, home), label, drop, known, group)
+        return _file(_found(name, home), about)
     path = home / f"{name}.npz"
     source = sources[name]() if name in sources.names() else None
     if source is None and not path.is_file():
         if Path(name).is_file():
-            return _file(Path(name), label, drop, known, group)
+            return _file(Path(name), about)
         found = {file.stem for file in home.glob("*.npz")}
         raise unknown(f"data set (not registered, and no {name}.npz in {home})", name, {*sources.names(), *found})
-    if label is not None or drop or known or group is not None:
-        raise UserError(
-            f"{name}: label, drop, columns and group are for CSV and Parquet files; {name} is a data set by its name"
-        )
+    _for_tables_only(name, about, f"{name} is a data set by its name")
     if source is None:
         return prepared.read(path, name)
     code = digest(type(source))
@@ -100,9 +97,13 @@ def _found(name: str, home: Path) -> Path:
     return beside if path.name == name and not path.is_file() and beside.is_file() else path
 
 
-def _file(
-    path: Path, label: str | None, drop: tuple[str, ...], known: Mapping[str, described.Known], group: str | None
-) -> Dataset:
+def _for_tables_only(what: str | Path, about: Mapping[str, Any], instead: str) -> None:
+    """Refuse what only a table has, of which there is none."""
+    if any(value is not None and value != () and value != {} for value in about.values()):
+        raise UserError(f"{what}: label, drop, columns and group are for CSV and Parquet files; {instead}")
+
+
+def _file(path: Path, about: Mapping[str, Any]) -> Dataset:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}, or the name of a data set")
     if not path.is_file():
@@ -111,12 +112,8 @@ def _file(
         raise UserError(f"{path}: there is no such file{beside}; check the path")
     name = re.sub(r"(\.csv\.gz|\.csv|\.parquet|\.npz)$", "", path.name)
     if path.suffix != ".npz":
-        return files.read(path, name, label=label, drop=drop, columns=known, group=group)
-    if label is not None or drop or known or group is not None:
-        raise UserError(
-            f"{path}: label, drop, columns and group are for CSV and Parquet files; the labels of an npz file are its "
-            "y, and whose row each is says its array groups"
-        )
+        return files.read(path, name, **about)
+    _for_tables_only(path, about, "the labels of an npz file are its y, and whose row each is says its array groups")
     return prepared.read(path, name)
 
 

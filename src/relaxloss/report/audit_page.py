@@ -62,6 +62,7 @@ def html(audit: Audit) -> str:
     return environment.get_template("audit.html.j2").render(
         audit=audit,
         facts=audit.facts,
+        counts=_counts(audit),
         headline=said,
         lines=audit_words.measured(audit),
         columns=audit_words.SHOWN,
@@ -152,7 +153,12 @@ def roc(audit: Audit) -> Figure:
     return Figure("roc", drawing.finished(chart, points=points, guess=guesses), caption)
 
 
+def _counts(audit: Audit) -> dict[str, Any]:
+    """How many ``members`` and ``nonmembers`` were asked about: persons, where these have several samples."""
+    found: dict[str, Any] = audit.facts.get("persons", audit.facts)
+    return found
+
+
 def _count(audit: Audit) -> str:
-    facts, of = audit.facts, " (persons)" if "persons" in audit.facts else ""
-    counts = facts.get("persons", facts)
+    counts, of = _counts(audit), " (persons)" if "persons" in audit.facts else ""
     return f"n = {counts['members']:,} members and {counts['nonmembers']:,} non-members{of}."

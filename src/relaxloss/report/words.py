@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from relaxloss import defenses
@@ -74,11 +74,15 @@ def labels(settings: Iterable[str], defense: str = "") -> list[str]:
     ]
 
 
+def parts(defense: str, settings: str) -> Iterator[tuple[str, str]]:
+    """Name and settings of each part of a composed defense, as `results.names_of` wrote them together."""
+    return itertools.zip_longest(defense.split("+"), re.split(r"\+(?!\d)", settings), fillvalue="")  # not within 1e+05
+
+
 def _acting(defense: str, settings: str) -> list[Acting]:
     """The fields that have an effect; of a defense that is not known here, all, as if at their defaults."""
     found = []
-    parts = re.split(r"\+(?!\d)", settings)  # and not within 1e+05
-    for place, (part, text) in enumerate(itertools.zip_longest(defense.split("+"), parts, fillvalue="")):
+    for place, (part, text) in enumerate(parts(defense, settings)):
         idle: tuple[str, ...] = ()
         defaults: dict[str, str] = {}
         with contextlib.suppress(UserError):
