@@ -1,8 +1,8 @@
 """Train classifiers that do not betray who was in their training data, and prove it.
 
-Use it: `train`, `compare`, `tune`, `audit`, `Experiment`, and the rooms `data`, `nn`, `functional`, `metrics`, `games`,
-`gradients`, `report`, `settings`. Extend it: `defenses.register`, `attacks.register`, `data.register` and
-`models.register`.
+Use it: `train`, `compare`, `tune`, `audit`, `audit_model`, `Experiment`, and the rooms `data`, `nn`, `functional`,
+`metrics`, `games`, `gradients`, `report`, `settings`. Extend it: `defenses.register`, `attacks.register`,
+`data.register` and `models.register`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn, report, settings
     from relaxloss.api import compare, tune
     from relaxloss.auditing import audit
+    from relaxloss.model_audit import audit_model
     from relaxloss.plan import Experiment
     from relaxloss.task import Recipe
     from relaxloss.trained import Trained, train
 
 _NAMES = {
     "audit": "relaxloss.auditing",
+    "audit_model": "relaxloss.model_audit",
     "compare": "relaxloss.api",
     "Experiment": "relaxloss.plan",
     "Recipe": "relaxloss.task",
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "attacks",
     "audit",
+    "audit_model",
     "compare",
     "data",
     "defenses",

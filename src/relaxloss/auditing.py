@@ -11,7 +11,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,8 @@ def run(
     delta: float = 0.0,
     level: float = 0.95,
     seed: int = 0,
+    evidence: Evidence | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Audit:
     """Audit checked predictions.
 
@@ -165,12 +167,12 @@ def run(
         delta: δ of that bound.
         level: of all intervals.
         seed: of the halves and of attacks that draw random numbers.
+        evidence: what an attacker sees of the samples in `found`; None: the predictions in it.
+        known: facts for the flags (`flags.Facts`) that predictions do not tell.
     """
-    given = (attacks,) if isinstance(attacks, str) else attacks
-    chosen = tuple(each for item in given for each in (parse_list(item) if isinstance(item, str) else (item,)))
-    if not chosen:
-        raise UserError("attacks is empty; name at least one, or a set such as blackbox")
-    table, unmeasured = scores_of(found, chosen, seed)
+    evidence = evidence or evidence_of(found, seed)
+    chosen = chosen_of(attacks)
+    table, unmeasured = scores_of(evidence, chosen)
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
     asked = Asked.of(np.arange(len(found.member)), found.persons)
@@ -184,14 +186,14 @@ def run(
         rows += _decisions(attack, scores, found, asked, level, seed)
     rows += measures.worst(table, member, rows, seed=seed, level=level)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
-    known = adaptive if len(found.shadow_member) else None
-    facts = findings.facts(table, found, asked, rows, known)
+    how = adaptive if len(found.shadow_member) else None
+    facts = dataclasses.replace(findings.facts(table, found, asked, rows, how), **(known or {}))
     if why := _no_bound(facts, coin_flips=coin_flips):
         rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=f"not measured: {why}"))
     else:
         rows.append(onerun.bound(table, member, guesses=guesses, delta=delta, level=level, seed=seed))
     head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
-    lines = [head | {"adaptive": known if item["attack"] else None} | item for item in rows]
+    lines = [head | {"adaptive": how if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
     strongest = table[worst["attack"]]
     corrected = 1 - (1 - level) / len(table)
@@ -230,10 +232,19 @@ def _fair(member: npt.NDArray[np.bool_]) -> None:
         )
 
 
-def scores_of(found: Predictions, chosen: Sequence[Attack], seed: int) -> tuple[dict[str, Scores], dict[str, str]]:
-    """The scores ``(N,)`` of every attack that can be made, and why the others cannot."""
+def chosen_of(attacks: str | Sequence[Attack | str]) -> tuple[Attack, ...]:
+    """The attacks of a list as the command line takes it, or of objects and such lists."""
+    given = (attacks,) if isinstance(attacks, str) else attacks
+    chosen = tuple(each for item in given for each in (parse_list(item) if isinstance(item, str) else (item,)))
+    if not chosen:
+        raise UserError("attacks is empty; name at least one, or a set such as blackbox")
+    return chosen
+
+
+def evidence_of(found: Predictions, seed: int) -> Evidence:
+    """What an attacker has who sees the predictions and nothing else."""
     places = np.arange(len(found.labels))
-    evidence = Evidence(
+    return Evidence(
         target=Signals(found.logits[None], found.labels),
         asked=places,
         shadows=tuple(Signals(logits[None], found.labels) for logits in found.shadow_logits),
@@ -244,17 +255,21 @@ def scores_of(found: Predictions, chosen: Sequence[Attack], seed: int) -> tuple[
         num_classes=found.logits.shape[1],
         seed=seed,
     )
+
+
+def scores_of(evidence: Evidence, chosen: Sequence[Attack]) -> tuple[dict[str, Scores], dict[str, str]]:
+    """The scores ``(N,)`` of every attack that can be made, and why the others cannot."""
     table: dict[str, Scores] = {}
     unmeasured: dict[str, str] = {}
+    # RMIA's population: the asked samples. Which they are moves no rank, for the share that x beats grows with x's
+    # own ratio; so none must be known as a non-member.
+    own = dataclasses.replace(evidence, population=evidence.asked, population_target=evidence.target)
     for attack in chosen:
-        # RMIA's population: the asked samples. Which they are moves no rank, for the share that x beats grows with x's
-        # own ratio; so none must be known as a non-member.
-        own = dataclasses.replace(evidence, population=places, population_target=evidence.target)
         mine = own if attack.name == "rmia" else evidence
         why = _lacking(attack, mine)
         if why is None:
             try:
-                table[str(attack)] = checked(attack, attack.score(mine), len(places))
+                table[str(attack)] = checked(attack, attack.score(mine), len(evidence.asked))
                 continue
             except UserError as error:
                 why = f"not measured: {error}"
@@ -264,11 +279,13 @@ def scores_of(found: Predictions, chosen: Sequence[Attack], seed: int) -> tuple[
 
 def _lacking(attack: Attack, evidence: Evidence) -> str | None:
     needs, has = attack.needs, len(evidence.shadows)
-    if reasons := [LACKING[query] for query in needs.queries if query in LACKING]:
+    seen = {"white_box": evidence.target.gradient_norms, "perturbed": evidence.target.hits}
+    if reasons := [LACKING[query] for query in needs.queries if query in LACKING and seen[query] is None]:
         return reasons[0]
-    if has < needs.shadows or (attack.name == "quantile" and not has):  # which otherwise wants known non-members
+    nobody = not has and evidence.population_target is None
+    if has < needs.shadows or (attack.name == "quantile" and nobody):  # it learns from known non-members
         return "not measured: needs shadows" + (f", {needs.shadows} or more: got {has}" if has else "")
-    inside = evidence.shadow_member
+    inside = evidence.shadow_member[:, evidence.fit]
     if needs.aligned and not evidence.aligned:
         return "not measured: needs shadows that were trained on some of the samples"
     if attack.name == "neural" and (inside.all() or not inside.any()):

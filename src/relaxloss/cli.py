@@ -1,4 +1,4 @@
-"""The command line: train, compare, tune, audit, report, list, store. Exit: 0 done, 2 wrong input, 1 our fault."""
+"""The command line: its verbs, and list and store. Exit: 0 done, 2 the input is wrong, 1 our fault."""
 
 from __future__ import annotations
 
@@ -435,39 +435,127 @@ def report(run: Annotated[Path, typer.Argument(help="a run's directory")]) -> No
 
 
 @app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="the directory that relaxloss train wrote")],
+    rows: Annotated[Path, typer.Argument(help="a .csv, .parquet or .npz file with the columns (npz: x) of the data")],
+    out: Annotated[Path, typer.Option("--out", help="a .csv or .parquet file")] = Path("predictions.csv"),
+    keep: Annotated[str | None, typer.Option(help="columns to copy from the file, comma-separated")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file that is there")] = False,
+) -> None:
+    """Ask a trained model: the class of each row, and the probability of every class."""
+    from relaxloss import answers, trained
+
+    answers.check(out, overwrite=overwrite)
+    table = answers.table(trained.Trained.load(model), rows, keep=_names(keep))
+    answers.write(table, out)
+    console().print(f"predictions: {out} ({len(table):,} rows)", soft_wrap=True)
+
+
+@app.command()
 def audit(
-    predictions: Annotated[Path, typer.Argument(help="a .csv, .parquet or .npz file: label, member, one per class")],
+    of: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS|MODEL",
+            help="a .csv, .parquet or .npz file: label, member, one per class; or the directory that relaxloss train "
+            "wrote",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="directory for the report")] = Path("audit"),
-    kind: Annotated[str, typer.Option(help="what the numbers are: auto, probs or logits")] = "auto",
+    kind: Annotated[str, typer.Option(help="predictions: what the numbers are, auto, probs or logits")] = "auto",
     label: Annotated[str | None, typer.Option(help="the true labels' column; label (npz: labels) if left out")] = None,
-    member: Annotated[str | None, typer.Option(help="the column of who was trained on; member if left out")] = None,
+    member: Annotated[
+        str | None, typer.Option(help="predictions: the column of who was trained on; member if left out")
+    ] = None,
     group: Annotated[
         str | None, typer.Option(help="the column of persons, where one has several rows: these are attacked together")
     ] = None,
     adaptive: Annotated[
-        bool | None, typer.Option("--adaptive/--non-adaptive", help="were shadows trained as the target was?")
+        bool | None,
+        typer.Option("--adaptive/--non-adaptive", help="predictions: were shadows trained as the target was?"),
     ] = None,
     coin_flips: Annotated[
         bool,
         typer.Option(
-            "--coin-flips", help="each row (or person) was trained on by a fair coin flip: bound epsilon, too"
+            "--coin-flips",
+            help="predictions: each row (or person) was trained on by a fair coin flip: bound epsilon, too",
         ),
     ] = False,
+    data: Annotated[
+        str | None, typer.Option("--data", help="model: what it was trained on, read as for train, a name or a file")
+    ] = None,
+    drop: DropOption = None,
+    columns: ColumnsOption = None,
+    shadows: Annotated[
+        int | None,
+        typer.Option(min=0, help="model: how many more are trained as it was, for the strongest attacks; 16 or more"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the shadows and the halves")] = 0,
+    engine: EngineOption = "auto",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Audit the predictions of any model: how well can membership be inferred from them?"""
+    """Audit a trained model, or the predictions of any other: how well can membership be inferred from it?"""
     from relaxloss import auditing, places, prediction_files
+    from relaxloss.engine import Engine
     from relaxloss.report import audit_page, audit_terminal
 
     places.writable(out)
-    found = prediction_files.read(predictions, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
-    audit_page.keep(out, found, overwrite=overwrite, coin_flips=coin_flips)
-    result = auditing.run(found, name=predictions.stem, adaptive=adaptive, coin_flips=coin_flips)
+    of_files = {"--kind": kind != "auto", "--member": member, "--adaptive": adaptive is not None}
+    of_files["--coin-flips"] = coin_flips
+    of_models = {"--data": data, "--drop": drop, "--columns": columns, "--shadows": shadows is not None}
+    for name, given in (of_files if of.is_dir() else of_models).items():
+        if given:
+            what = "the predictions of another model, in a file" if of.is_dir() else "a model, a directory"
+            raise UserError(f"{name} is for the audit of {what}; {of} is a {'directory' if of.is_dir() else 'file'}")
+    if of.is_dir():
+        known = _read_toml(columns) if columns is not None else {}
+        runner = Engine(engine, workers, address)  # type: ignore[arg-type]
+        about = {"label": label, "drop": _names(drop), "columns": known, "group": group}
+        result = _audit_model(of, out, data, about, shadows or 0, seed, runner, overwrite=overwrite, quiet=quiet)
+    else:
+        found = prediction_files.read(of, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
+        audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips)
+        result = auditing.run(found, name=of.stem, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
     path = audit_page.save(result, out)
     if not quiet:
         audit_terminal.print_audit(result, console())
     console().print(f"report: {path}", soft_wrap=True)
+
+
+def _audit_model(
+    folder: Path, out: Path, data: str | None, about: Mapping[str, Any], shadows: int, seed: int, engine: Any,
+    *, overwrite: bool, quiet: bool,
+) -> Any:  # fmt: skip
+    """The audit of a saved model; `about` says how a table of one's own is read."""
+    from relaxloss import data as data_sets
+    from relaxloss import model_audit, trained
+    from relaxloss.experiment import Quiet
+    from relaxloss.prediction_files import SUFFIXES
+    from relaxloss.progress import Terminal
+    from relaxloss.report import audit_page
+
+    if not (folder / trained.CARD).is_file():
+        raise UserError(
+            f"{folder} is a directory without a saved model ({trained.CARD}); expected the one that relaxloss train "
+            f"wrote, or a file of predictions ({', '.join(SUFFIXES)})"
+        )
+    model = trained.Trained.load(folder)
+    audit_page.keep(out, model_audit.source(model, shadows), overwrite=overwrite)
+    name = model.card["dataset"]
+    if data is None and name not in data_sets.sources.names():
+        raise UserError(
+            f"which data was {folder} trained on? Give --data (it was called {name}), and --label, --drop, --columns "
+            "and --group as for relaxloss train"
+        )
+    dataset = data_sets.load(data or name, **about)
+    watch = Quiet() if quiet or not shadows else Terminal(console(stderr=True), log=out / "log.txt")
+    return model_audit.audit_model(
+        model, dataset, shadows=shadows, store=out / "store", engine=engine, watch=watch,
+        name=folder.resolve().name, seed=seed,
+    )  # fmt: skip
 
 
 def _store(run: Path) -> Any:
@@ -555,6 +643,7 @@ def main() -> None:
             kept = {
                 "compare": "; what is done is stored: run the same command again to go on",
                 "tune": "; what is done is stored: run the same command again to go on",
+                "audit": "; shadow models that are done are stored: run the same command again to go on",
                 "train": "; run the same command again: it goes on from the last checkpoint, if there is one yet",
             }
             console(stderr=True).print(f"interrupted{kept.get(sys.argv[1], '')}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from relaxloss import data as data_sets
 from relaxloss import jobs
@@ -20,6 +20,7 @@ from relaxloss.plan import Experiment, Plan
 from relaxloss.results import Result, collect
 from relaxloss.store import MissingEntry, Store, repair
 
+T = TypeVar("T")
 REPAIRS = 3  # times that damaged entries are made again in one run
 
 
@@ -84,21 +85,13 @@ def run(
     plan = Plan(experiment, dataset, reference)
     kept = Store(Path(out) / "store" if store is None else Path(store))
     started = time.time()
-    with kept.writing():
-        for attempt in range(1 + REPAIRS):
-            try:
-                failed = Failures(watch)
-                sound = _scored(kept, engine, watch, _trained(kept, engine, watch, plan, failed), failed)
-                result = collect(sound, kept, out=Path(out), seconds=time.time() - started)
-                break
-            except MissingEntry:  # it was damaged: remove it, with others like it, and make them again
-                repair(kept)
-                if attempt == REPAIRS:
-                    raise
-            finally:  # also when it is interrupted: a terminal gets its cursor back
-                watch.end()
-        with contextlib.suppress(OSError):
-            (kept.root / "scratch").rmdir()
+
+    def made() -> tuple[Result, Failures]:
+        failed = Failures(watch)
+        sound = _scored(kept, engine, watch, train(kept, engine, watch, plan, failed), failed)
+        return collect(sound, kept, out=Path(out), seconds=time.time() - started), failed
+
+    result, failed = with_repairs(kept, watch, made)
     if not failed.texts:
         return result
     count = len(failed.texts)
@@ -106,6 +99,24 @@ def run(
         f"{count} job{'s' * (count > 1)} failed, and the result is of the rest: see its failures", stacklevel=2
     )
     return replace(result, failures=tuple(failed.texts))
+
+
+def with_repairs(store: Store, watch: Watch, make: Callable[[], T]) -> T:
+    """What `make` makes as the store's one writer; anew, without what was damaged, as often as it meets damage."""
+    with store.writing():
+        for attempt in range(1 + REPAIRS):
+            try:
+                made = make()
+                break
+            except MissingEntry:  # it was damaged: remove it, with others like it, and make them again
+                repair(store)
+                if attempt == REPAIRS:
+                    raise
+            finally:  # also when it is interrupted: a terminal gets its cursor back
+                watch.end()
+        with contextlib.suppress(OSError):
+            (store.root / "scratch").rmdir()
+    return made
 
 
 @dataclass
@@ -133,7 +144,7 @@ class Failures:
         raise UserError("\n".join([*self.texts, done]))
 
 
-def _trained(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
+def train(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
     """Run the trainings; the plan of the defenses whose models are all there."""
     train_jobs, cached = plan.train_jobs(store)
     names = {job.key: (f"{job.trainer} seed {job.seed} model {job.row}", job.work) for job in train_jobs}

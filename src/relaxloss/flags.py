@@ -368,7 +368,8 @@ CHECKS = (
         raised_if=f"the attacks had fewer than {SHADOWS} shadow models",
         why="LiRA and RMIA compare each sample with models that saw it and models that did not; with few of them they "
         "are weak, and the leakage is understated.",
-        what_to_do=f"Train {SHADOWS} or more shadows (63 for a spread per sample), in the game RandomHalves.",
+        what_to_do=f"Train {SHADOWS} or more shadows (63 for a spread per sample): the game RandomHalves, or "
+        "relaxloss audit --shadows.",
     ),
     Check(
         "non_adaptive_only",

@@ -327,6 +327,48 @@ class TuningFolds(Game):
         return Design(member, (int(self.swapped),), np.sort(asked), fit, reference, np.zeros(0, np.int64))
 
 
+@dataclass(frozen=True)
+class Redrawn(Game):
+    """Shadows for a model that is there already: who is in each of them is drawn anew, by a coin for each person.
+
+    The coin gives a shadow about as many members as the model has. It is tossed for every person and shadow anew, so
+    that a person's shadows tell nothing of whether the model has the person, too. No target: it is attacked elsewhere.
+
+    Attributes:
+        shadows: how many.
+        pool: the places of the model's members and of the samples that it was tested on.
+        reference: the places of those that were set aside for its defense; they are so for the shadows'.
+        share: of the pool's persons who are in a shadow on average.
+    """
+
+    name: ClassVar[str] = "redrawn"
+    about: ClassVar[str] = "shadows of a model that is there already: what an audit of it trains"
+    aligned: ClassVar[bool] = True
+    shadows: PositiveInt
+    pool: tuple[NonNegativeInt, ...]
+    reference: tuple[NonNegativeInt, ...]
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether a drawing has reference samples."""
+        return bool(self.reference)
+
+    @property
+    def shadow_count(self) -> int:
+        """As many as its shadows."""
+        return self.shadows
+
+    def draw_from(self, dataset: Dataset, seed: int) -> Design:
+        """A coin for every person of the pool and every shadow."""
+        pool, reference = (np.array(each, dtype=np.int64) for each in (self.pool, self.reference))
+        whose = np.unique(dataset.persons[pool], return_inverse=True)[1]
+        coins = seeds.rng(seed, "game", "coins").random((self.shadows, whose.max() + 1)) < self.share
+        member = np.zeros((self.shadows, len(dataset)), dtype=bool)
+        member[:, pool] = coins[:, whose]
+        return Design(member, (), pool, pool, reference, np.zeros(0, np.int64))
+
+
 GAMES: dict[str, type[Game]] = {game.name: game for game in (FiveFolds, RandomHalves, TuningFolds)}
 
 

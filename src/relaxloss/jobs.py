@@ -162,7 +162,7 @@ def train_and_observe(job: TrainJob) -> Produced:
     files = require(Store(job.stored), "train", job.key) if job.stored is not None else None
     if files is None:
         monitor = None
-        if job.row == design.targets[0]:  # its history is the one that results show
+        if job.row in design.targets[:1]:  # its history is the one that results show
             monitor = Samples.of(dataset, design.test_of(job.row), design.labels).watched(len(task.members))
         session = Session(job.scratch, job.every, monitor, functools.partial(_tell, job, os.getppid()))
         fit = job.trainer.fit(task, session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -104,8 +104,13 @@ class Experiment(Spec):
     @property
     def queries(self) -> tuple[str, ...]:
         """All queries that the attacks need; ``plain`` is always asked."""
-        needed = {query for attack in self.attacks for query in attack.needs.queries} | {"plain"}
-        return tuple(name for name in signals.QUERIES if name in needed)
+        return queries_of(self.attacks)
+
+
+def queries_of(attacks: Iterable[Attack]) -> tuple[str, ...]:
+    """All queries that the attacks need, in the order of `signals.QUERIES`; ``plain`` is always asked."""
+    needed = {query for attack in attacks for query in attack.needs.queries} | {"plain"}
+    return tuple(name for name in signals.QUERIES if name in needed)
 
 
 def unmet(attack: Attack, game: Game) -> str:

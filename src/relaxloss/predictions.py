@@ -36,7 +36,7 @@ class Predictions:
         labels: ``(N,)`` the true classes' places among the C columns.
         member: ``(N,)`` whether the model was trained on the sample.
         classes: the C names.
-        kind: what was given, ``probs`` or ``logits``.
+        kind: what was given, ``probs`` or ``logits``; ``answers``: the model itself, to be asked.
         ids: ``(N,)`` the samples' own names, or their persons' where these have several; None: they have none.
         shadow_logits: ``(K, N, C)``; K = 0 without shadows.
         shadow_member: ``(K, N)`` which shadow was trained on which sample.
@@ -49,7 +49,7 @@ class Predictions:
     labels: Ints
     member: Bools
     classes: tuple[str, ...]
-    kind: Literal["probs", "logits"]
+    kind: Literal["probs", "logits", "answers"]
     ids: npt.NDArray[np.str_] | None
     shadow_logits: Floats
     shadow_member: Bools

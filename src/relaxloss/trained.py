@@ -38,6 +38,7 @@ CARD, NETWORK, RELEASE, SPLIT, HISTORY = (
     "history.csv",
 )
 PRIVATE_HISTORY, PRIVATE_CARD = "private/history.csv", "private/model.json"
+FINGERPRINT = "fingerprint"  # an array of the split's file
 
 FORMAT = 2
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile)
@@ -55,6 +56,8 @@ class Trained:
         split: which rows were ``members``, ``test`` and ``reference``; keep it as secret as the data. Empty where a
             model was loaded without it.
         card: specs, shapes and versions; with the weights, all that is needed to load the model again.
+        fingerprint: that of the data, by which `relaxloss.audit_model` knows them again; kept with the split, for who
+            guesses a person's row could otherwise check the guess. Empty where a model was loaded without it.
     """
 
     release: nn.Module
@@ -63,6 +66,7 @@ class Trained:
     facts: dict[str, Any]
     split: dict[str, npt.NDArray[np.int64]] = field(repr=False)  # not into every notebook that ends in `model`
     card: dict[str, Any] = field(repr=False)
+    fingerprint: str = field(default="", repr=False)
 
     def predict_log_proba(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[np.float64]:
         """Log-probabilities ``(n, C)``, as the released model gives them, of raw rows or of a table's rows.
@@ -115,7 +119,8 @@ class Trained:
         if "epsilon" in self.facts:
             kept = {name: value for name, value in self.facts.items() if name != "train_accuracy"}
             private, card = json.dumps(card, indent=2).encode(), card | {"facts": kept, "provenance": ""}
-        files = {SPLIT: pack_arrays(self.split) if self.split else None, PRIVATE_CARD: private}
+        split = pack_arrays(self.split | {FINGERPRINT: np.array(self.fingerprint)}) if self.split else None
+        files = {SPLIT: split, PRIVATE_CARD: private}
         files |= {HISTORY: history if private is None else None, PRIVATE_HISTORY: history if private else None}
         for name, found in files.items():
             if found is None:
@@ -141,6 +146,7 @@ class Trained:
             weights = _weights(folder, card.pop("sha256"))
             state = unpack_weights(weights[NETWORK])
             split = unpack_arrays((folder / SPLIT).read_bytes()) if (folder / SPLIT).exists() else {}
+            fingerprint = str(split.pop(FINGERPRINT, ""))
             histories = [path for path in (folder / HISTORY, folder / PRIVATE_HISTORY) if path.exists()]
             history = pd.read_csv(histories[0]) if histories else pd.DataFrame()
             facts, classes = card.pop("facts"), card["num_classes"]
@@ -169,7 +175,7 @@ class Trained:
             raise
         except DAMAGE as error:
             raise UserError(f"{damaged}: its weights do not fit {CARD}: {told(error)}") from None
-        return Trained(release, network, history, facts, split, card)
+        return Trained(release, network, history, facts, split, card, fingerprint)
 
 
 def _array(x: Any, shape: tuple[int, ...], also: str) -> npt.NDArray[Any]:
@@ -355,4 +361,4 @@ def _trained(
         "recipe": task.recipe.settings(),
         "seed": seed,
     }
-    return Trained(release, fit.network, pd.DataFrame(fit.history), facts, split, card)
+    return Trained(release, fit.network, pd.DataFrame(fit.history), facts, split, card, data.fingerprint)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
@@ -97,6 +98,13 @@ def read(
         *notes.lines(),
     ]
     return Dataset(name, x, y, len(classes), "; ".join(said), tuple(features), tuple(classes), persons)
+
+
+def frame(path: Path) -> pd.DataFrame:
+    """The rows of a table as they are, labels or not: what a saved model is asked."""
+    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path)
+    found: pd.DataFrame = table.to_pandas()
+    return found
 
 
 def read_csv(path: Path) -> pa.Table:

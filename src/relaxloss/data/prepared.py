@@ -62,6 +62,14 @@ def read(path: Path, name: str, *, num_classes: int | None = None, about: str = 
     return Dataset(name, x, y, num_classes, "; ".join([provenance, *notes, *renamed]), columns, classes, groups)
 
 
+def rows(path: Path) -> Array:
+    """The ``x`` of an npz file, in the form that `read` takes; other arrays are not looked at."""
+    arrays = _arrays(path)
+    if "x" not in arrays and not {"x_packed", "x_columns"} <= arrays.keys():
+        raise UserError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; expected x, the rows to predict")
+    return _features(arrays, path)[0]
+
+
 def write(dataset: Dataset, path: Path, *, made_by: str = "") -> None:
     """Write the prepared form atomically: whoever reads at the same time sees the whole file or none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import markupsafe
 
 from relaxloss import onerun, places
 from relaxloss.auditing import Audit
-from relaxloss.predictions import Predictions
 from relaxloss.report import audit_words, drawing, words
 from relaxloss.report.charts import GROUPS
 from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure
@@ -32,16 +32,18 @@ def save(audit: Audit, out: Path | str) -> Path:
     return audit.to_html(out / NAME)
 
 
-def keep(out: Path, found: Predictions, *, overwrite: bool, coin_flips: bool = False) -> None:
-    """A clear error if the directory holds the audit of another file, which the audit of this one would replace, or
-    one with a bound of ε, which this one will not have."""
+def keep(out: Path, of: Mapping[str, Any], *, overwrite: bool, coin_flips: bool = False) -> None:
+    """A clear error if the directory holds the audit of another source than `of`, which the audit of this one would
+    replace, or one with a bound of ε, which this one will not have."""
 
     def lost(there: dict[str, Any]) -> str:
-        source, mine = there["facts"]["source"], dict(found.source)
-        if source.get("sha256") != mine.get("sha256"):
-            return f"the audit of {source.get('file', 'other arrays')}"
+        source = there["facts"]["source"]
+        if source.get("sha256") != of.get("sha256"):
+            return f"the audit of {source.get('file', 'other arrays')}{' of another model' * ('shadows' in source)}"
+        if source.get("shadows", 0) > of.get("shadows", 0):
+            return f"the audit with {source['shadows']} shadow models"
         usual = {"label": "label", "member": "member", "kind": "auto", "group": ""}
-        other = [name for name, plain in usual.items() if (source.get(name) or plain) != (mine.get(name) or plain)]
+        other = [name for name, plain in usual.items() if (source.get(name) or plain) != (of.get(name) or plain)]
         if other:
             return f"the audit of {source.get('file')} with another {' and '.join(other)}"
         bounds = [row["value"] for row in there["rows"] if row["measure"] == onerun.MEASURE]

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 from relaxloss import attacks as attack_room
+from relaxloss.attacks import Attack
 from relaxloss.auditing import Audit
 from relaxloss.measures import TPRS
 from relaxloss.onerun import MEASURE
 from relaxloss.report import words
 
-KINDS = {"probs": "probabilities", "logits": "logits"}
+KINDS = {"probs": "probabilities", "logits": "logits", "answers": "answers"}
 SHOWN = ("auc", *TPRS, "balanced_accuracy", "balanced_accuracy_per_class")
 UTILITY = {
     "train_top1": "accuracy on members, %",
@@ -38,7 +39,9 @@ def sentences(audit: Audit) -> list[str]:
     """What an attacker can do; how many members it finds; how the attack was chosen; and ε, if it was bounded."""
     worst, rows = audit.worst, lines(audit)
     area = f"{worst['auc']:.3f} ({percent(audit)} % interval {worst['auc_low']:.3f} to {worst['auc_high']:.3f})"
-    sees = f"An attacker who sees the model's {KINDS[audit.facts['kind']]}"
+    held = "white_box" in _attack(worst["attack"]).needs.queries
+    seen = "holds the model's weights" if held else f"sees the model's {KINDS[audit.facts['kind']]}"
+    sees = f"An attacker who {seen}"
     said = doubts(audit)
     if said:
         said.append(f"As given, the strongest attack has an AUC of {area}.")
@@ -59,8 +62,8 @@ def sentences(audit: Audit) -> list[str]:
             by = f", by the attack {other.replace('_', ' ')}" if other != worst["attack"] else ""
             found.append(f"{alarms} it finds {share} % of the members ({span}{by})")
     said.append(f"A{'; '.join(found)[1:]}.")
-    about = attack_room.attacks[worst["attack"].split(":")[0]].about
-    text = f"The attack is {worst['attack'].replace('_', ' ')} ({about}), the strongest of {len(measured(audit))}"
+    name, about = worst["attack"].replace("_", " "), _attack(worst["attack"]).about
+    text = f"The attack is {name} ({about}), the strongest of {len(measured(audit))}"
     if worst["selected_auc"] is not None:
         text += (
             f"; chosen on one half of the samples and measured on the other, so that luck has no part in the choice, "
@@ -74,6 +77,10 @@ def sentences(audit: Audit) -> list[str]:
             f"The training is not differentially private with an ε below {bound['value']:.2f}: {bound['note']}."
         )
     return said
+
+
+def _attack(name: str) -> type[Attack]:
+    return attack_room.attacks[name.split(":")[0]]
 
 
 def doubts(audit: Audit) -> list[str]:

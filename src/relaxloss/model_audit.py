@@ -1,0 +1,237 @@
+"""How well can membership be inferred from a model that `trained.train` made? The very model that is to be shipped.
+
+Who was in it is known from its ``private``; it is there, so that it can be asked whatever an attacker asks, its
+gradients too. Shadows, trained as it was on samples drawn anew, make the strongest attacks possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relaxloss import auditing, defenses, jobs, seeds, sides, signals
+from relaxloss.attacks import Attack, Evidence
+from relaxloss.auditing import Audit
+from relaxloss.data import Dataset
+from relaxloss.engine import Engine
+from relaxloss.errors import UserError
+from relaxloss.experiment import Experiment, Failures, Plan, Quiet, Watch, train, with_repairs
+from relaxloss.games import Redrawn
+from relaxloss.plan import queries_of, unmet
+from relaxloss.predictions import Predictions
+from relaxloss.signals import Signals
+from relaxloss.specs import build
+from relaxloss.store import Store, pack_weights
+from relaxloss.task import Recipe
+from relaxloss.trained import NETWORK, Trained
+
+
+@dataclass(frozen=True, eq=False)
+class Shadows:
+    """What K shadows answered about the whole data, and who is in them ``(K, M)``."""
+
+    signals: tuple[Signals, ...]
+    member: Any
+
+
+def audit_model(
+    model: Trained,
+    data: Dataset,
+    *,
+    shadows: int = 0,
+    attacks: str | Sequence[Attack | str] = "all",
+    store: Path | str | None = None,
+    engine: Engine | None = None,
+    watch: Watch | None = None,
+    name: str = "model",
+    level: float = 0.95,
+    seed: int = 0,
+) -> Audit:
+    """Audit a trained model: its members against the samples that its training held out for the test.
+
+    Args:
+        model: from `relaxloss.train`, or loaded with its ``private``.
+        data: the very data that it was trained on.
+        shadows: how many further models are trained with the same defense and recipe, each on those of the members and
+            test samples that a coin chooses, on average as many as the model has members; 16 or more tell something. 0:
+            none, and attacks that need shadows are listed as not measured.
+        attacks: as ``relaxloss compare --attacks`` takes them, or objects.
+        store: where the shadows rest, so that an audit that was cut off goes on; None: they are not kept.
+        engine: where they are trained.
+        watch: who is told of the progress.
+        name: what the model is called in the report.
+        level: of all intervals.
+        seed: of the shadows, of the halves, and of attacks that draw random numbers.
+
+    Raises:
+        UserError: the model was loaded without its ``private``, held nothing out, or was trained on other data; or a
+            shadow cannot be trained.
+    """
+    pool = _pool(model, data)
+    chosen = auditing.chosen_of(attacks)
+    reference = np.sort(model.split["reference"])
+    target = _target(model, data, queries_of(chosen))
+    found = Shadows((), np.zeros((0, len(data)), bool))
+    with contextlib.ExitStack() as stack:
+        if shadows:
+            place = store if store is not None else stack.enter_context(tempfile.TemporaryDirectory())
+            game = _game(model, data, pool, shadows)
+            plan = _plan(model, data, game, chosen, seed)
+            found = _shadows(plan, Store(Path(place)), engine or Engine(), watch or Quiet())
+        evidence = Evidence(
+            target.take(pool),
+            pool,
+            found.signals,
+            found.member,
+            pool,
+            reference,
+            target.take(reference) if len(reference) else None,
+            data.num_classes,
+            seeds.seed(seed, "attack"),
+            data.x,
+        )
+        return auditing.run(
+            _predictions(model, data, pool, target, found),
+            name=name, attacks=chosen, adaptive=True, level=level, seed=seed, evidence=evidence,
+            known=_known(model, data, pool, target),
+        )  # fmt: skip
+
+
+def source(model: Trained, shadows: int) -> dict[str, Any]:
+    """What is audited, as the report names it: the weights' file with its digest, and how many shadows there are."""
+    weights = pack_weights(model.network.state_dict())
+    digest = hashlib.sha256(weights).hexdigest()
+    return {"file": NETWORK, "bytes": len(weights), "sha256": digest, "shadows": shadows}
+
+
+def _pool(model: Trained, data: Dataset) -> Any:
+    """The places of the members and of the test samples, in ascending order."""
+    if not model.split or not model.fingerprint:
+        raise UserError(
+            "the model does not say who was in it; expected the directory that relaxloss train wrote, with its "
+            "private/split.npz (if an earlier version wrote it: train again)"
+        )
+    if data.fingerprint != model.fingerprint:
+        raise UserError(
+            f"the model was trained on {model.card['dataset']}, and {data.name} is not the very same data; expected "
+            "the same file, unchanged, read in the same way (--label, --drop, --columns and --group as in the training)"
+        )
+    if not len(model.split["test"]):
+        raise UserError(
+            "the model held no samples out (test=0), so that there are no non-members to compare with; train it with "
+            "--test 0.2, or audit its predictions on other samples (relaxloss audit predictions.csv)"
+        )
+    return np.sort(np.concatenate([model.split["members"], model.split["test"]]))
+
+
+def _recipe(model: Trained) -> Recipe:
+    return build(Recipe, model.card["recipe"])
+
+
+def _target(model: Trained, data: Dataset, queries: Iterable[str]) -> Signals:
+    """What the model answers about the whole data."""
+    found = {query: signals.observe(model.release, model.network, data, query) for query in queries}
+    found["plain"] = {"logits": found["plain"]["logits"][None]}
+    return Signals.join(found.values(), data.y)
+
+
+def _game(model: Trained, data: Dataset, pool: Any, shadows: int) -> Redrawn:
+    persons = [len(np.unique(data.persons[rows])) for rows in (model.split["members"], pool)]
+    reference = np.sort(model.split["reference"])
+    return Redrawn(shadows, tuple(pool.tolist()), tuple(reference.tolist()), persons[0] / persons[1])
+
+
+def _plan(model: Trained, data: Dataset, game: Redrawn, chosen: Sequence[Attack], seed: int) -> Plan:
+    """The shadows' trainings, and what they are asked for the attacks that can be made."""
+    usable = tuple(attack for attack in chosen if not unmet(attack, game)) or tuple(chosen[:1])
+    return Plan(
+        Experiment(
+            data.name, defenses=(defenses.parse(model.card["defense"]),), attacks=usable, game=game,
+            recipe=_recipe(model), shadows="same", seeds=(seed,),
+        ),
+        data,
+        data,
+    )  # fmt: skip
+
+
+def _shadows(plan: Plan, store: Store, engine: Engine, watch: Watch) -> Shadows:
+    """Train and observe them, but for those in the store."""
+    (defense,), (seed,) = plan.experiment.defenses, plan.experiment.seeds
+    design = plan.designs[seed]
+
+    def made() -> tuple[Signals, ...]:
+        failed = Failures(watch)
+        train(store, engine, watch, plan, failed)
+        if failed.texts:
+            failed.end()
+        keys = (tuple(plan.signal_keys(defense, seed, row).values()) for row in range(len(design.member)))
+        return tuple(jobs.signals_of(store, key, labels=plan.dataset.y) for key in keys)
+
+    return Shadows(with_repairs(store, watch, made), design.member)
+
+
+def _predictions(model: Trained, data: Dataset, pool: Any, target: Signals, shadows: Shadows) -> Predictions:
+    answers = target.take(pool).plain.astype(np.float64)
+    card, split = model.card, model.split
+    notes = [
+        f"The model was trained with the defense {card['defense']} on {len(split['members']):,} of the {len(data):,} "
+        f"samples of {data.name}.",
+        "Members are the samples that the model was trained on, non-members those that its training held out for the "
+        "test. Records are named by their row in the data, from 0.",
+    ]
+    count = len(shadows.signals)
+    if count:
+        share = shadows.member[:, pool].mean()
+        notes.append(
+            f"The {count} shadow models were trained with the same defense and recipe, each on {share:.0%} of these "
+            "samples on average, chosen by a coin for each."
+        )
+    groups = None
+    if data.groups is not None:
+        groups = np.unique(data.persons[pool], return_inverse=True)[1]
+        notes.append("The samples are asked about by person, each with all of theirs.")
+    return Predictions(
+        logits=answers,
+        labels=data.y[pool],
+        member=np.isin(pool, model.split["members"]),
+        classes=data.classes or tuple(map(str, range(data.num_classes))),
+        kind="answers",
+        ids=np.array([f"row {row}" for row in pool]),
+        shadow_logits=np.zeros((0, *answers.shape)),  # the evidence has them
+        shadow_member=shadows.member[:, pool],
+        groups=groups,
+        notes=tuple(notes),
+        source=source(model, count),
+    )
+
+
+def _known(model: Trained, data: Dataset, pool: Any, target: Signals) -> dict[str, Any]:
+    """What the flags can know of a model that is there, and of the data that it was trained on."""
+    defense, split = defenses.parse(model.card["defense"]), model.split
+    changed, repeated = 0.0, 0.0
+    if model.release is not model.network:
+        arrays = signals.differences(model.release, model.network, data, target.plain)
+        changed, repeated = map(float, arrays["release"])
+    history: list[dict[str, float]] = [
+        {str(name): value for name, value in row.items()} for row in model.history.to_dict("records")
+    ]
+    return {
+        "changed_labels": changed,
+        "changed_on_repeat": repeated,
+        "reference_overlap": len(np.intersect1d(pool, split["reference"])),
+        "dp": "epsilon" in model.facts,
+        "epsilon": model.facts.get("epsilon"),
+        "delta": model.facts.get("delta"),
+        "uncovered": defense.uncovered(data),
+        "members": len(split["members"]),
+        "most_of_one": data.most_of_one,
+        "idle": defense.idle(history) if history else None,
+        "copies": sides.copied_rows(data.x, data.y, split["members"], split["test"]),
+    }
