@@ -9,7 +9,7 @@ trained.save("model")  # safetensors and JSON, no pickle
 loaded = rl.Trained.load("model")
 log_p = loaded.predict_log_proba(data.x[:5])  # (5, 10); of a model of a table: give a DataFrame
 print(loaded.predict(data.x[:5]))  # the classes, by name where your labels have names
-print(rl.audit_model(loaded, data).worst["auc"])  # shadows=16 for the strongest attacks
+print(rl.audit_model(loaded, data).worst["auc"])  # shadows=32 for the strongest attacks
 
 experiment = rl.Experiment("digits", defenses=("none", "relaxloss:alpha=0.5"), attacks=("loss",), recipe=recipe)
 result = rl.compare(experiment, out="runs/digits")

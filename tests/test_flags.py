@@ -22,6 +22,7 @@ CASES = [
     ("few_nonmembers", {"nonmembers": 99, "lowest_fpr": 0.1}, "9.9", {"nonmembers": 100, "lowest_fpr": 0.1}),
     ("few_shadows", {"shadows": 15}, "15", {"shadows": 16}),
     ("few_shadows", {"shadows": 0}, "0", {"shadows": 64}),
+    ("few_shadows", {"shadows": 16, "shadows_each": 3.2}, "only 3.2", {"shadows": 16, "shadows_each": 7.6}),
     ("non_adaptive_only", {"adaptive": False}, "defense", {"adaptive": True}),
     ("randomised_release", {"changed_on_repeat": 0.25}, "25.00%", {"changed_on_repeat": 0.0}),
     ("release_changes_labels", {"changed_labels": 0.001}, "0.10%", {"changed_labels": 0.0}),

@@ -22,6 +22,7 @@ from relaxloss.errors import UserError
 from relaxloss.games import Redrawn
 from relaxloss.model_audit import audit_model
 from relaxloss.predictions import Predictions
+from relaxloss.report import audit_page
 from relaxloss.task import Recipe, Samples, Task
 from relaxloss.trained import Trained
 from relaxloss.training import Session
@@ -162,13 +163,49 @@ def test_what_is_released_is_what_is_asked(blobs: Dataset, monkeypatch: pytest.M
     assert {"randomised_release", "release_changes_labels", "copies", "epsilon_meaningless"} <= set(audit.passed)
 
 
-def test_a_defenses_reference_is_not_asked_about_and_is_known_to_be_outside(blobs: Dataset) -> None:
+def test_a_defenses_reference_is_not_asked_about_and_is_known_to_be_outside(
+    blobs: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = trained.train(blobs, "advreg", recipe=dataclasses.replace(OVERFIT, epochs=5, milestones=()), test=0.2)
     assert len(model.split["reference"]) == 60
     audit = audit_model(model, blobs, attacks="quantile,loss")
     assert audit.facts["samples"] == 240
     assert not np.isnan(numbers(audit)["quantile"]), "its answers on known non-members are evidence"
-    assert "reference_overlap" in audit.passed
+    _, evidence = caught(monkeypatch, model, blobs, shadows=1, attacks="loss")
+    assert np.array_equal(evidence.population, np.sort(model.split["reference"]))
+    assert not np.intersect1d(evidence.asked, evidence.population).size
+    assert not evidence.shadow_member[:, evidence.population].any()
+
+
+class Restless(torch.nn.Module):
+    """A network that never says the same twice."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(inputs, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(x)
+        return logits + 0.1 * torch.randn_like(logits)
+
+
+def restless(shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+    return Restless(shape[0], num_classes)
+
+
+def test_a_network_that_answers_at_random_is_noticed(blobs: Dataset) -> None:
+    recipe = Recipe(model=f"{__name__}:restless", epochs=1, milestones=(), batch_size=32)
+    audit = audit_model(trained.train(blobs, "none", recipe=recipe), blobs, attacks="loss")
+    assert "randomised_release" in {flag.name for flag in audit.flags}
+
+
+def test_shadows_that_hardly_ever_lack_a_sample_are_too_few(blobs: Dataset) -> None:
+    """Where the model has 9 of 10 samples, each lacks a sample in 1.6 of them."""
+    recipe = dataclasses.replace(OVERFIT, epochs=1, milestones=())
+    model = trained.train(blobs, "none", recipe=recipe, test=0.1)
+    audit = audit_model(model, blobs, shadows=16, attacks="loss", engine=HERE)
+    (flag,) = (flag for flag in audit.flags if flag.name == "few_shadows")
+    assert 1 < float(re.findall(r"only ([\d.]+) on", flag.detail)[0]) < 2.2
 
 
 def test_persons_are_asked_about_as_wholes(blobs: Dataset) -> None:
@@ -212,6 +249,8 @@ def test_what_cannot_be_audited_is_explained(blobs: Dataset, model: Trained, tmp
         )
     with pytest.raises(UserError, match="none of the attacks can be made"):
         audit_model(model, blobs, attacks="lira")
+    with pytest.raises(UserError, match="none of the attacks can be made: lira: not measured"):
+        audit_model(model, blobs, attacks="lira", shadows=1, engine=HERE)
     with pytest.raises(UserError, match="attacks is empty"):
         audit_model(model, blobs, attacks=())
 
@@ -281,15 +320,43 @@ def test_the_command_audits_a_model(
         (("audit", "model", "--coin-flips"), "--coin-flips is for the audit of the predictions"),
         (("audit", "patients.csv", "--shadows", "4"), "--shadows is for the audit of a model, a directory"),
         (("audit", "model", "--data", "patients.csv", "--label", "outcome"), "is not the very same data"),
+        (("audit", "modle"), "modle: there is no such file or directory"),
+        (
+            ("audit", "model", "--data", "patients.csv", "--label", "outcome", "--drop", "id", "--out", "model"),
+            "--out model is in the model's directory, which is to be shipped",
+        ),
         (("audit", "."), ". is a directory without a saved model (model.json)"),
     ],
 )
 def test_what_the_command_cannot_do_is_explained(
     patients: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: Any, said: str
 ) -> None:
-    assert command(monkeypatch, *arguments, "--out", "audit") == 2
+    assert command(monkeypatch, *arguments, *(() if "--out" in arguments else ("--out", "audit"))) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (patients / "audit" / "report.html").exists()
+
+
+def test_another_release_of_the_same_network_is_another_model(blobs: Dataset, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(OVERFIT, epochs=1, milestones=())
+    models = [trained.train(blobs, defense, recipe=recipe, test=0.2) for defense in ("none", "hamp:train=false")]
+    sources = [model_audit.source(each, 0) for each in models]
+    assert sources[0]["sha256"] == sources[1]["sha256"]
+    audit_page.save(audit_model(models[0], blobs, attacks="loss"), tmp_path)
+    audit_page.keep(tmp_path, sources[0], overwrite=False)
+    with pytest.raises(UserError, match="with another defense and release"):
+        audit_page.keep(tmp_path, sources[1], overwrite=False)
+    with pytest.raises(UserError, match="the audit at seed 0"):
+        audit_page.keep(tmp_path, sources[0], overwrite=False, seed=1)
+
+
+def test_a_data_set_by_its_name_need_not_be_named_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not command(
+        monkeypatch, "train", "--data", "digits", "--model", "mlp:hidden=8", "--epochs", "1", "--out", "model", "-q"
+    )
+    assert not command(monkeypatch, "audit", "model", "--attacks", "loss,grad_w_l2", "-q")
+    rows = pd.read_csv(tmp_path / "audit" / "results.csv")
+    assert set(rows["attack"].dropna()) == {"loss", "grad_w_l2", "max", "selected"}
 
 
 def test_the_source_names_the_weights_file(model: Trained, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from relaxloss import places
-from relaxloss.data import files, prepared
-from relaxloss.errors import UserError, unknown
+from relaxloss.data import Column, files, prepared
+from relaxloss.errors import UserError
 from relaxloss.store import write_atomically
 from relaxloss.trained import Trained
 
@@ -31,20 +31,22 @@ def table(model: Trained, path: Path, *, keep: Sequence[str] = ()) -> pd.DataFra
     if not path.name.endswith(kinds):
         what = "a table" if model.card["columns"] else "arrays"
         raise UserError(f"{path}: the model was trained on {what}; expected a file of {', '.join(kinds)}")
-    rows = files.frame(path) if model.card["columns"] else prepared.rows(path)
-    given = list(rows.columns) if isinstance(rows, pd.DataFrame) else []
+    columns = [Column.read(*column) for column in model.card["columns"]]
+    keep = list(dict.fromkeys(keep))
+    names = list(model.classes) or [str(place) for place in range(model.card["num_classes"])]
+    answers = [PREDICTED, *(f"{PREFIX}{name}" for name in names)]
     for name in keep:
-        if name not in given:
-            raise unknown(f"column of {path.name} to keep", name, given)
-    log_p = model.predict_log_proba(rows)
-    names = list(model.classes) or [str(place) for place in range(log_p.shape[1])]
-    found = {name: rows[name] for name in keep}
-    found |= {PREDICTED: np.array(names)[log_p.argmax(1)]}
-    found |= {f"{PREFIX}{name}": column for name, column in zip(names, np.exp(log_p).T, strict=True)}
-    if len(found) < len(keep) + 1 + len(names):
-        twice = [name for name in keep if name == PREDICTED or name.removeprefix(PREFIX) in names]
-        raise UserError(f"{path}: cannot keep {', '.join(twice)}, which the answers are called; rename the column")
-    return pd.DataFrame(found)
+        if name in answers:
+            raise UserError(f"{path}: cannot keep {name}, as one of the answers is called; rename the column")
+    if columns:
+        rows, found = files.frames(path, columns, keep=keep)
+        log_p = model.predict_log_proba(rows)
+    elif keep:
+        raise UserError(f"{path}: has no columns to keep ({', '.join(keep)}); only a table has: leave --keep out")
+    else:
+        log_p, found = model.predict_log_proba(prepared.rows(path)), pd.DataFrame()
+    values = [np.array(names)[log_p.argmax(1)], *np.exp(log_p).T]
+    return found.assign(**dict(zip(answers, values, strict=True)))
 
 
 def check(out: Path, *, overwrite: bool) -> None:

@@ -187,7 +187,7 @@ def run(
     rows += measures.worst(table, member, rows, seed=seed, level=level)
     rows += [measures.row("auc", np.nan, n=len(member), attack=each, note=why) for each, why in unmeasured.items()]
     how = adaptive if len(found.shadow_member) else None
-    facts = dataclasses.replace(findings.facts(table, found, asked, rows, how), **(known or {}))
+    facts = dataclasses.replace(findings.facts(table, found, asked, rows, how, evidence), **(known or {}))
     if why := _no_bound(facts, coin_flips=coin_flips):
         rows.append(measures.row(onerun.MEASURE, np.nan, n=len(member), note=f"not measured: {why}"))
     else:

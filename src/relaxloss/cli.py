@@ -470,6 +470,9 @@ def audit(
     group: Annotated[
         str | None, typer.Option(help="the column of persons, where one has several rows: these are attacked together")
     ] = None,
+    attacks: Annotated[
+        str, typer.Option(help="comma-separated, and the sets paper, blackbox, whitebox, modern, all")
+    ] = "all",
     adaptive: Annotated[
         bool | None,
         typer.Option("--adaptive/--non-adaptive", help="predictions: were shadows trained as the target was?"),
@@ -488,7 +491,7 @@ def audit(
     columns: ColumnsOption = None,
     shadows: Annotated[
         int | None,
-        typer.Option(min=0, help="model: how many more are trained as it was, for the strongest attacks; 16 or more"),
+        typer.Option(min=0, help="model: how many more are trained as it was, for the strongest attacks; 32 or so"),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the shadows and the halves")] = 0,
     engine: EngineOption = "auto",
@@ -503,6 +506,10 @@ def audit(
     from relaxloss.report import audit_page, audit_terminal
 
     places.writable(out)
+    if not of.exists() and not of.name.endswith(prediction_files.SUFFIXES):
+        raise UserError(
+            f"{of}: there is no such file or directory; expected predictions, or a model of relaxloss train"
+        )
     of_files = {"--kind": kind != "auto", "--member": member, "--adaptive": adaptive is not None}
     of_files["--coin-flips"] = coin_flips
     of_models = {"--data": data, "--drop": drop, "--columns": columns, "--shadows": shadows is not None}
@@ -514,11 +521,12 @@ def audit(
         known = _read_toml(columns) if columns is not None else {}
         runner = Engine(engine, workers, address)  # type: ignore[arg-type]
         about = {"label": label, "drop": _names(drop), "columns": known, "group": group}
-        result = _audit_model(of, out, data, about, shadows or 0, seed, runner, overwrite=overwrite, quiet=quiet)
+        options = {"attacks": attacks, "shadows": shadows or 0, "seed": seed, "engine": runner}
+        result = _audit_model(of, out, data, about, options, overwrite=overwrite, quiet=quiet)
     else:
         found = prediction_files.read(of, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
-        audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips)
-        result = auditing.run(found, name=of.stem, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
+        audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips, seed=seed)
+        result = auditing.run(found, name=of.stem, attacks=attacks, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
     path = audit_page.save(result, out)
     if not quiet:
         audit_terminal.print_audit(result, console())
@@ -526,10 +534,10 @@ def audit(
 
 
 def _audit_model(
-    folder: Path, out: Path, data: str | None, about: Mapping[str, Any], shadows: int, seed: int, engine: Any,
-    *, overwrite: bool, quiet: bool,
+    folder: Path, out: Path, data: str | None, about: Mapping[str, Any], options: Mapping[str, Any], *,
+    overwrite: bool, quiet: bool,
 ) -> Any:  # fmt: skip
-    """The audit of a saved model; `about` says how a table of one's own is read."""
+    """The audit of a saved model; `about` says how a table of one's own is read; `options` of `audit_model`."""
     from relaxloss import data as data_sets
     from relaxloss import model_audit, trained
     from relaxloss.experiment import Quiet
@@ -542,20 +550,26 @@ def _audit_model(
             f"{folder} is a directory without a saved model ({trained.CARD}); expected the one that relaxloss train "
             f"wrote, or a file of predictions ({', '.join(SUFFIXES)})"
         )
+    if out.resolve().is_relative_to(folder.resolve()) and not out.resolve().is_relative_to(
+        folder.resolve() / "private"
+    ):
+        raise UserError(
+            f"--out {out} is in the model's directory, which is to be shipped, and an audit tells who was in the data; "
+            f"expected another directory, or one in {folder / 'private'}"
+        )
     model = trained.Trained.load(folder)
-    audit_page.keep(out, model_audit.source(model, shadows), overwrite=overwrite)
+    audit_page.keep(out, model_audit.source(model, options["shadows"]), overwrite=overwrite, seed=options["seed"])
     name = model.card["dataset"]
-    if data is None and name not in data_sets.sources.names():
+    if data is None and data_sets.missing(name) is not None:
         raise UserError(
             f"which data was {folder} trained on? Give --data (it was called {name}), and --label, --drop, --columns "
             "and --group as for relaxloss train"
         )
     dataset = data_sets.load(data or name, **about)
-    watch = Quiet() if quiet or not shadows else Terminal(console(stderr=True), log=out / "log.txt")
+    watch = Quiet() if quiet or not options["shadows"] else Terminal(console(stderr=True), log=out / "log.txt")
     return model_audit.audit_model(
-        model, dataset, shadows=shadows, store=out / "store", engine=engine, watch=watch,
-        name=folder.resolve().name, seed=seed,
-    )  # fmt: skip
+        model, dataset, store=out / "store", watch=watch, name=folder.resolve().name, **options
+    )
 
 
 def _store(run: Path) -> Any:
@@ -640,10 +654,11 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:
+            shadows = any(each.startswith("--shadows") for each in sys.argv)
             kept = {
                 "compare": "; what is done is stored: run the same command again to go on",
                 "tune": "; what is done is stored: run the same command again to go on",
-                "audit": "; shadow models that are done are stored: run the same command again to go on",
+                "audit": "; shadows that are done are stored: run the same command again to go on" * shadows,
                 "train": "; run the same command again: it goes on from the last checkpoint, if there is one yet",
             }
             console(stderr=True).print(f"interrupted{kept.get(sys.argv[1], '')}")

@@ -88,7 +88,7 @@ def run(
 
     def made() -> tuple[Result, Failures]:
         failed = Failures(watch)
-        sound = _scored(kept, engine, watch, train(kept, engine, watch, plan, failed), failed)
+        sound = _scored(kept, engine, watch, run_trainings(kept, engine, watch, plan, failed), failed)
         return collect(sound, kept, out=Path(out), seconds=time.time() - started), failed
 
     result, failed = with_repairs(kept, watch, made)
@@ -144,7 +144,7 @@ class Failures:
         raise UserError("\n".join([*self.texts, done]))
 
 
-def train(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
+def run_trainings(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
     """Run the trainings; the plan of the defenses whose models are all there."""
     train_jobs, cached = plan.train_jobs(store)
     names = {job.key: (f"{job.trainer} seed {job.seed} model {job.row}", job.work) for job in train_jobs}

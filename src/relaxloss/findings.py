@@ -12,7 +12,7 @@ import pandas as pd
 
 from relaxloss import flags, measures, metrics, sides
 from relaxloss.asked import Asked
-from relaxloss.attacks.base import Scores
+from relaxloss.attacks.base import Evidence, Scores
 from relaxloss.attacks.functional.shapes import bounded
 from relaxloss.flags import Facts, Flag
 from relaxloss.measures import TPRS
@@ -67,6 +67,7 @@ def facts(
     asked: Asked,
     rows: Sequence[measures.Row],
     adaptive: bool | None,
+    evidence: Evidence,
 ) -> Facts:
     """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
     once = asked.records
@@ -74,14 +75,17 @@ def facts(
     graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in flags.DISCRETE} or table
     best = max(graded, key=lambda name: metrics.auc(graded[name], member))
     ahead = None
-    if "correctness" in table and best != "correctness":
-        ahead = metrics.auc_difference_interval(table["correctness"], table[best], member)
+    labelled = next((name for name in ("label_only", "correctness") if name in table), best)
+    if labelled != best:
+        ahead = metrics.auc_difference_interval(table[labelled], table[best], member)
     fits = {}
     logits, labels = found.logits[once], found.labels[once]  # one of each person: the others would not be independent
     for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(logits[inside], labels[inside])) is not None:
             fits[side] = fit
-    answers = [(place, sides.label_fit(each[once], labels)) for place, each in enumerate(found.shadow_logits, 1)]
+    seen = (shadow.take(evidence.asked[once]).plain for shadow in evidence.shadows)
+    answers = [(place, sides.label_fit(each, labels)) for place, each in enumerate(seen, 1)]
+    has = found.shadow_member[:, once].mean() if evidence.aligned else 0.0
     if known := [(fit.p, place, fit) for place, fit in answers if fit is not None]:
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
@@ -89,6 +93,7 @@ def facts(
         nonmembers=int((~member).sum()),
         lowest_fpr=min(measures.FPRS),
         shadows=len(found.shadow_member),
+        shadows_each=len(found.shadow_member) * min(has, 1 - has) if evidence.aligned else None,
         adaptive=adaptive,
         tied_pairs=metrics.tied_share(table[best], member),
         label_only_advantage=ahead,

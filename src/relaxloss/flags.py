@@ -16,6 +16,7 @@ from relaxloss.sides import EXCHANGED, LabelFit
 FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may already be half or twice the one asked for
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
 TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
+EACH = 6  # shadows with, and without, each sample: 16 by fair coins give 8, and by chance hardly fewer on average
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
 CHANCE = 0.05  # p-value above which labels fit their predictions no better than in random order
 COPIES = 0.01  # share of non-members: so many blur an AUC by half of that
@@ -33,6 +34,8 @@ class Facts:
         nonmembers: how many asked samples are non-members.
         lowest_fpr: the lowest false positive rate that the report wants.
         shadows: K, how many shadow models the attacks had; 0 if none.
+        shadows_each: how many of them on average have a sample, and how many lack it: the smaller of the two. None also
+            where shadows are not trained on asked samples.
         adaptive: whether some attack's shadows were trained with the target's own defense and settings.
         changed_on_repeat: share of samples whose released output differs when the same query is sent twice.
         changed_labels: share of samples whose top-1 label under the release is not that of the model beneath.
@@ -62,6 +65,7 @@ class Facts:
     nonmembers: int | None = None
     lowest_fpr: float | None = None
     shadows: int | None = None
+    shadows_each: float | None = None
     adaptive: bool | None = None
     changed_on_repeat: float | None = None
     changed_labels: float | None = None
@@ -166,7 +170,11 @@ def _few_nonmembers(facts: Facts) -> str | None:
 
 def _few_shadows(facts: Facts) -> str | None:
     assert facts.shadows is not None
-    return None if facts.shadows >= SHADOWS else f"{facts.shadows} shadow models"
+    each = facts.shadows_each
+    if facts.shadows >= SHADOWS and (each is None or each >= EACH):
+        return None
+    some = f", and on average only {each:.1f} on one side of a sample" if each is not None and each < EACH else ""
+    return f"{facts.shadows} shadow models{some}"
 
 
 def _non_adaptive_only(facts: Facts) -> str | None:
@@ -365,11 +373,12 @@ CHECKS = (
         "few_shadows",
         ("shadows",),
         _few_shadows,
-        raised_if=f"the attacks had fewer than {SHADOWS} shadow models",
+        raised_if=f"the attacks had fewer than {SHADOWS} shadow models, or on average fewer than {EACH} that have a "
+        "sample, or that lack it",
         why="LiRA and RMIA compare each sample with models that saw it and models that did not; with few of them they "
         "are weak, and the leakage is understated.",
         what_to_do=f"Train {SHADOWS} or more shadows (63 for a spread per sample): the game RandomHalves, or "
-        "relaxloss audit --shadows.",
+        "relaxloss audit --shadows. A model that held out more for its test has shadows that lack more.",
     ),
     Check(
         "non_adaptive_only",

@@ -359,6 +359,9 @@ class Redrawn(Game):
         """As many as its shadows."""
         return self.shadows
 
+    def __str__(self) -> str:
+        return f"{self.name}:shadows={self.shadows},share={self.share:.3g}"
+
     def draw_from(self, dataset: Dataset, seed: int) -> Design:
         """A coin for every person of the pool and every shadow."""
         pool, reference = (np.array(each, dtype=np.int64) for each in (self.pool, self.reference))

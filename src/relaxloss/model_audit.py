@@ -18,11 +18,12 @@ import numpy as np
 
 from relaxloss import auditing, defenses, jobs, seeds, sides, signals
 from relaxloss.attacks import Attack, Evidence
+from relaxloss.attacks.gradient import GradientNorm
 from relaxloss.auditing import Audit
 from relaxloss.data import Dataset
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
-from relaxloss.experiment import Experiment, Failures, Plan, Quiet, Watch, train, with_repairs
+from relaxloss.experiment import Experiment, Failures, Plan, Quiet, Watch, run_trainings, with_repairs
 from relaxloss.games import Redrawn
 from relaxloss.plan import queries_of, unmet
 from relaxloss.predictions import Predictions
@@ -60,8 +61,8 @@ def audit_model(
         model: from `relaxloss.train`, or loaded with its ``private``.
         data: the very data that it was trained on.
         shadows: how many further models are trained with the same defense and recipe, each on those of the members and
-            test samples that a coin chooses, on average as many as the model has members; 16 or more tell something. 0:
-            none, and attacks that need shadows are listed as not measured.
+            test samples that a coin chooses, on average as many as the model has members; with a test share of 0.2, 32
+            or more tell something. 0: none, and attacks that need shadows are listed as not measured.
         attacks: as ``relaxloss compare --attacks`` takes them, or objects.
         store: where the shadows rest, so that an audit that was cut off goes on; None: they are not kept.
         engine: where they are trained.
@@ -105,10 +106,15 @@ def audit_model(
 
 
 def source(model: Trained, shadows: int) -> dict[str, Any]:
-    """What is audited, as the report names it: the weights' file with its digest, and how many shadows there are."""
+    """What is audited, as the report names it: the weights' files by their digests, the defense, and how many shadows.
+
+    Nothing of the data: who guesses a person's row could check the guess by a digest of all rows.
+    """
     weights = pack_weights(model.network.state_dict())
-    digest = hashlib.sha256(weights).hexdigest()
-    return {"file": NETWORK, "bytes": len(weights), "sha256": digest, "shadows": shadows}
+    found = {"file": NETWORK, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    if model.release is not model.network:
+        found["release"] = hashlib.sha256(pack_weights(model.release.state_dict())).hexdigest()
+    return found | {"defense": model.card["defense"], "shadows": shadows}
 
 
 def _pool(model: Trained, data: Dataset) -> Any:
@@ -150,10 +156,10 @@ def _game(model: Trained, data: Dataset, pool: Any, shadows: int) -> Redrawn:
 
 def _plan(model: Trained, data: Dataset, game: Redrawn, chosen: Sequence[Attack], seed: int) -> Plan:
     """The shadows' trainings, and what they are asked for the attacks that can be made."""
-    usable = tuple(attack for attack in chosen if not unmet(attack, game)) or tuple(chosen[:1])
+    usable = [each for each in chosen if not unmet(each, game) and not isinstance(each, GradientNorm)]  # the target's
     return Plan(
         Experiment(
-            data.name, defenses=(defenses.parse(model.card["defense"]),), attacks=usable, game=game,
+            data.name, defenses=(defenses.parse(model.card["defense"]),), attacks=tuple(usable) or "loss", game=game,
             recipe=_recipe(model), shadows="same", seeds=(seed,),
         ),
         data,
@@ -168,7 +174,7 @@ def _shadows(plan: Plan, store: Store, engine: Engine, watch: Watch) -> Shadows:
 
     def made() -> tuple[Signals, ...]:
         failed = Failures(watch)
-        train(store, engine, watch, plan, failed)
+        run_trainings(store, engine, watch, plan, failed)
         if failed.texts:
             failed.end()
         keys = (tuple(plan.signal_keys(defense, seed, row).values()) for row in range(len(design.member)))
@@ -184,7 +190,7 @@ def _predictions(model: Trained, data: Dataset, pool: Any, target: Signals, shad
         f"The model was trained with the defense {card['defense']} on {len(split['members']):,} of the {len(data):,} "
         f"samples of {data.name}.",
         "Members are the samples that the model was trained on, non-members those that its training held out for the "
-        "test. Records are named by their row in the data, from 0.",
+        "test.",
     ]
     count = len(shadows.signals)
     if count:
@@ -196,14 +202,15 @@ def _predictions(model: Trained, data: Dataset, pool: Any, target: Signals, shad
     groups = None
     if data.groups is not None:
         groups = np.unique(data.persons[pool], return_inverse=True)[1]
-        notes.append("The samples are asked about by person, each with all of theirs.")
+        notes.append("Persons are asked about, each with all of theirs, and named by the first of them.")
+    notes.append("Rows are those of the data, counted from 0.")
     return Predictions(
         logits=answers,
         labels=data.y[pool],
         member=np.isin(pool, model.split["members"]),
         classes=data.classes or tuple(map(str, range(data.num_classes))),
         kind="answers",
-        ids=np.array([f"row {row}" for row in pool]),
+        ids=np.array([f"{'row' if groups is None else 'first row'} {row}" for row in pool]),
         shadow_logits=np.zeros((0, *answers.shape)),  # the evidence has them
         shadow_member=shadows.member[:, pool],
         groups=groups,
@@ -215,10 +222,7 @@ def _predictions(model: Trained, data: Dataset, pool: Any, target: Signals, shad
 def _known(model: Trained, data: Dataset, pool: Any, target: Signals) -> dict[str, Any]:
     """What the flags can know of a model that is there, and of the data that it was trained on."""
     defense, split = defenses.parse(model.card["defense"]), model.split
-    changed, repeated = 0.0, 0.0
-    if model.release is not model.network:
-        arrays = signals.differences(model.release, model.network, data, target.plain)
-        changed, repeated = map(float, arrays["release"])
+    changed, repeated = map(float, signals.differences(model.release, model.network, data, target.plain)["release"])
     history: list[dict[str, float]] = [
         {str(name): value for name, value in row.items()} for row in model.history.to_dict("records")
     ]

@@ -38,7 +38,7 @@ class Predictions:
         classes: the C names.
         kind: what was given, ``probs`` or ``logits``; ``answers``: the model itself, to be asked.
         ids: ``(N,)`` the samples' own names, or their persons' where these have several; None: they have none.
-        shadow_logits: ``(K, N, C)``; K = 0 without shadows.
+        shadow_logits: ``(K, N, C)``; K = 0 without shadows, and where an `Evidence` holds their answers.
         shadow_member: ``(K, N)`` which shadow was trained on which sample.
         groups: ``(N,)`` the person that each sample is of, as numbers; None: each is of another.
         notes: what was decided in reading, in sentences.

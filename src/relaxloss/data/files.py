@@ -48,11 +48,8 @@ def read(
     targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column, text
     that is numbers or dates but for an odd cell.
     """
-    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path)
+    table = read_table(path)
     names = table.column_names
-    double = sorted(column for column, count in Counter(names).items() if count > 1)
-    if double:
-        raise UserError(f"{path}: has several columns named {listed(double)}; give each column a name of its own")
     drop = [column for column in drop if not INDEX.fullmatch(column)]  # which is left out anyway
     for column in drop:
         if column not in names:
@@ -100,15 +97,53 @@ def read(
     return Dataset(name, x, y, len(classes), "; ".join(said), tuple(features), tuple(classes), persons)
 
 
-def frame(path: Path) -> pd.DataFrame:
-    """The rows of a table as they are, labels or not: what a saved model is asked."""
-    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path)
-    found: pd.DataFrame = table.to_pandas()
+def frames(path: Path, columns: Sequence[Column], *, keep: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of a table as a saved model with these columns is asked, labels or not; and the columns to `keep`.
+
+    What a CSV's column holds is told from all its values, and a file of few rows may hold other kinds than the training
+    data did ("0123" alone is a number, "True" alone true). So the columns of categories are read as the text that they
+    are, unless more of the categories are met as the training's reader made them. What is to be kept is kept as it is.
+
+    Raises `UserError` for an unknown column to keep.
+    """
+    table = read_table(path)
+    for name in keep:
+        if name not in table.column_names:
+            raise unknown(f"column of {path.name} to keep", name, table.column_names)
+    if path.name.endswith(".parquet"):
+        return _frame(table), _frame(table.select(keep))
+    named = {column.name: column.categories for column in columns if column.categories}
+    texts = read_table(path, text=table.column_names)
+    for place, name in enumerate(table.column_names):
+        known = named.get(name)
+        if known and _met(texts.column(name), known) >= _met(as_text(_whole(table, name)), known):
+            table = table.set_column(place, name, texts.column(name))
+    return _frame(table), _frame(texts.select(keep))
+
+
+def _met(values: pa.Array, categories: Sequence[str | None]) -> int:
+    """How many of the values are among the categories."""
+    known = pa.array([each for each in categories if each is not None], pa.string())
+    return int(pa.compute.sum(pa.compute.is_in(values, value_set=known)).as_py() or 0)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    """All columns, an index that pandas wrote among them; whole numbers stay such beside missing ones."""
+    found: pd.DataFrame = table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
     return found
 
 
-def read_csv(path: Path) -> pa.Table:
-    """The table of a comma-separated file with one row of column names."""
+def read_table(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
+    """The table of a CSV or Parquet file, each column with a name of its own; of a CSV some columns as text."""
+    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path, text=text)
+    double = sorted(column for column, count in Counter(table.column_names).items() if count > 1)
+    if double:
+        raise UserError(f"{path}: has several columns named {listed(double)}; give each column a name of its own")
+    return table
+
+
+def read_csv(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
+    """The table of a comma-separated file with one row of column names; the columns in `text` as they are written."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -127,7 +162,7 @@ def read_csv(path: Path) -> pa.Table:
                 f"{path}: the columns seem separated by {said}; expected commas and a decimal point: save it with them"
             )
     try:
-        table = _parsed(content)
+        table = _parsed(content, text)
     except pa.ArrowInvalid:
         raise UserError(
             f"{path}: is no CSV with one row of column names and as many values in each row: {_fault(content)}"
@@ -140,11 +175,13 @@ def read_csv(path: Path) -> pa.Table:
     return table
 
 
-def _parsed(content: bytes, *, threads: bool = True) -> pa.Table:
+def _parsed(content: bytes, text: Sequence[str] = (), *, threads: bool = True) -> pa.Table:
     return pyarrow.csv.read_csv(
         pa.BufferReader(content),
         pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
-        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            strings_can_be_null=True, column_types={name: pa.string() for name in text}
+        ),
     )
 
 

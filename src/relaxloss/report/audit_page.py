@@ -32,17 +32,19 @@ def save(audit: Audit, out: Path | str) -> Path:
     return audit.to_html(out / NAME)
 
 
-def keep(out: Path, of: Mapping[str, Any], *, overwrite: bool, coin_flips: bool = False) -> None:
-    """A clear error if the directory holds the audit of another source than `of`, which the audit of this one would
-    replace, or one with a bound of ε, which this one will not have."""
+def keep(out: Path, of: Mapping[str, Any], *, overwrite: bool, coin_flips: bool = False, seed: int = 0) -> None:
+    """A clear error if the directory holds the audit of another source than `of`, or at another seed, which the audit
+    of this one would replace, or one with a bound of ε, which this one will not have."""
 
     def lost(there: dict[str, Any]) -> str:
-        source = there["facts"]["source"]
+        source, before = there["facts"]["source"], there["facts"]["seed"]
         if source.get("sha256") != of.get("sha256"):
             return f"the audit of {source.get('file', 'other arrays')}{' of another model' * ('shadows' in source)}"
         if source.get("shadows", 0) > of.get("shadows", 0):
             return f"the audit with {source['shadows']} shadow models"
-        usual = {"label": "label", "member": "member", "kind": "auto", "group": ""}
+        if before != seed:
+            return f"the audit at seed {before}"
+        usual = {"label": "label", "member": "member", "kind": "auto", "group": "", "defense": "", "release": ""}
         other = [name for name, plain in usual.items() if (source.get(name) or plain) != (of.get(name) or plain)]
         if other:
             return f"the audit of {source.get('file')} with another {' and '.join(other)}"

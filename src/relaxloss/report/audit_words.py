@@ -50,6 +50,13 @@ def sentences(audit: Audit) -> list[str]:
     else:
         said = [f"{sees} was not shown to tell members from non-members: the strongest attack has an AUC of {area}, "
                 "and 0.5 is guessing."]  # fmt: skip
+    asking = [line for line in measured(audit) if "white_box" not in _attack(line["attack"]).needs.queries]
+    if held and asking:
+        best, low, high = (asking[0][f"auc{end}"] for end in ("", "_low", "_high"))
+        name = asking[0]["attack"].replace("_", " ")
+        said.append(
+            f"From its answers alone, the strongest ({name}) has an AUC of {best:.3f} ({low:.3f} to {high:.3f})."
+        )
     found = []
     for measure in TPRS:
         alarms = f"at {100 * float(measure.split('_')[2]):g} % false alarms"
