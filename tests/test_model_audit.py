@@ -349,11 +349,15 @@ def test_another_release_of_the_same_network_is_another_model(blobs: Dataset, tm
         audit_page.keep(tmp_path, sources[0], overwrite=False, seed=1)
 
 
-def test_a_data_set_by_its_name_need_not_be_named_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_by_its_name_need_not_be_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert not command(
-        monkeypatch, "train", "--data", "digits", "--model", "mlp:hidden=8", "--epochs", "1", "--out", "model", "-q"
+        monkeypatch, "train", "--data", "digits", "--model", "mlp:hidden=8", "--epochs", "1", "--out", "model"
     )
+    said = capsys.readouterr().err
+    assert said.endswith("before it is shipped: relaxloss audit model --data digits --shadows 32\n")
     assert not command(monkeypatch, "audit", "model", "--attacks", "loss,grad_w_l2", "-q")
     rows = pd.read_csv(tmp_path / "audit" / "results.csv")
     assert set(rows["attack"].dropna()) == {"loss", "grad_w_l2", "max", "selected"}

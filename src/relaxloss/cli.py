@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -177,6 +178,11 @@ def train(
         f"model: {out} (keep {out / 'private'} to yourself: it says who was in the data; the model loads without)",
         soft_wrap=True,
     )
+    if not quiet and test:
+        given = {"data": data, "label": label, "drop": drop, "columns": columns, "group": group}
+        options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+        audited = f"relaxloss audit {shlex.quote(str(out))} {options} --shadows 32"
+        terminal.print(f"before it is shipped: {audited}", soft_wrap=True)
 
 
 @app.command()
@@ -540,7 +546,7 @@ def _audit_model(
     """The audit of a saved model; `about` says how a table of one's own is read; `options` of `audit_model`."""
     from relaxloss import data as data_sets
     from relaxloss import model_audit, trained
-    from relaxloss.experiment import Quiet
+    from relaxloss.experiment import Quiet, reference_to
     from relaxloss.prediction_files import SUFFIXES
     from relaxloss.progress import Terminal
     from relaxloss.report import audit_page
@@ -566,9 +572,10 @@ def _audit_model(
             "and --group as for relaxloss train"
         )
     dataset = data_sets.load(data or name, **about)
+    reference = reference_to(dataset, data or name, **about)
     watch = Quiet() if quiet or not options["shadows"] else Terminal(console(stderr=True), log=out / "log.txt")
     return model_audit.audit_model(
-        model, dataset, store=out / "store", watch=watch, name=folder.resolve().name, **options
+        model, dataset, store=out / "store", reference=reference, watch=watch, name=folder.resolve().name, **options
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from relaxloss import data as data_sets
 from relaxloss import jobs
-from relaxloss.data import Dataset
+from relaxloss.data import Dataset, described
 from relaxloss.engine import Engine, Outcome
 from relaxloss.errors import UserError
 from relaxloss.jobs import Failure, Produced, Reference
@@ -53,6 +53,19 @@ def load_data(experiment: Experiment) -> Dataset:
     )
 
 
+def reference_to(
+    dataset: Dataset, name: str, *, label: str | None, drop: Sequence[str], columns: Mapping[str, Any],
+    group: str | None,
+) -> Dataset | Reference:  # fmt: skip
+    """What goes to workers: how they load the data set themselves; or the data, where they cannot.
+
+    The rest is what `relaxloss.data.load` was given.
+    """
+    if not data_sets.known_to_workers(name):
+        return dataset
+    return Reference(name, label, tuple(drop), tuple(described.read(columns).items()), group, dataset.fingerprint)
+
+
 def run(
     experiment: Experiment,
     out: Path | str,
@@ -72,16 +85,10 @@ def run(
     """
     watch, engine = watch or Quiet(), engine or Engine()
     dataset = data if data is not None else load_data(experiment)
-    reference: Dataset | Reference = dataset
-    if data is None and data_sets.known_to_workers(experiment.dataset):
-        reference = Reference(
-            experiment.dataset,
-            experiment.label,
-            experiment.drop,
-            tuple(experiment.columns.items()),
-            experiment.group,
-            dataset.fingerprint,
-        )
+    reference = dataset if data is not None else reference_to(
+        dataset, experiment.dataset, label=experiment.label, drop=experiment.drop, columns=experiment.columns,
+        group=experiment.group,
+    )  # fmt: skip
     plan = Plan(experiment, dataset, reference)
     kept = Store(Path(out) / "store" if store is None else Path(store))
     started = time.time()

@@ -25,6 +25,7 @@ from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.experiment import Experiment, Failures, Plan, Quiet, Watch, run_trainings, with_repairs
 from relaxloss.games import Redrawn
+from relaxloss.jobs import Reference
 from relaxloss.plan import queries_of, unmet
 from relaxloss.predictions import Predictions
 from relaxloss.signals import Signals
@@ -50,6 +51,7 @@ def audit_model(
     attacks: str | Sequence[Attack | str] = "all",
     store: Path | str | None = None,
     engine: Engine | None = None,
+    reference: Dataset | Reference | None = None,
     watch: Watch | None = None,
     name: str = "model",
     level: float = 0.95,
@@ -66,6 +68,7 @@ def audit_model(
         attacks: as ``relaxloss compare --attacks`` takes them, or objects.
         store: where the shadows rest, so that an audit that was cut off goes on; None: they are not kept.
         engine: where they are trained.
+        reference: what goes to workers in the data's place (`relaxloss.experiment.reference_to`), if not they.
         watch: who is told of the progress.
         name: what the model is called in the report.
         level: of all intervals.
@@ -77,14 +80,14 @@ def audit_model(
     """
     pool = _pool(model, data)
     chosen = auditing.chosen_of(attacks)
-    reference = np.sort(model.split["reference"])
+    outside = np.sort(model.split["reference"])
     target = _target(model, data, queries_of(chosen))
     found = Shadows((), np.zeros((0, len(data)), bool))
     with contextlib.ExitStack() as stack:
         if shadows:
             place = store if store is not None else stack.enter_context(tempfile.TemporaryDirectory())
             game = _game(model, data, pool, shadows)
-            plan = _plan(model, data, game, chosen, seed)
+            plan = _plan(model, data, reference or data, game, chosen, seed)
             found = _shadows(plan, Store(Path(place)), engine or Engine(), watch or Quiet())
         evidence = Evidence(
             target.take(pool),
@@ -92,8 +95,8 @@ def audit_model(
             found.signals,
             found.member,
             pool,
-            reference,
-            target.take(reference) if len(reference) else None,
+            outside,
+            target.take(outside) if len(outside) else None,
             data.num_classes,
             seeds.seed(seed, "attack"),
             data.x,
@@ -154,7 +157,9 @@ def _game(model: Trained, data: Dataset, pool: Any, shadows: int) -> Redrawn:
     return Redrawn(shadows, tuple(pool.tolist()), tuple(reference.tolist()), persons[0] / persons[1])
 
 
-def _plan(model: Trained, data: Dataset, game: Redrawn, chosen: Sequence[Attack], seed: int) -> Plan:
+def _plan(
+    model: Trained, data: Dataset, reference: Dataset | Reference, game: Redrawn, chosen: Sequence[Attack], seed: int
+) -> Plan:
     """The shadows' trainings, and what they are asked for the attacks that can be made."""
     usable = [each for each in chosen if not unmet(each, game) and not isinstance(each, GradientNorm)]  # the target's
     return Plan(
@@ -163,7 +168,7 @@ def _plan(model: Trained, data: Dataset, game: Redrawn, chosen: Sequence[Attack]
             recipe=_recipe(model), shadows="same", seeds=(seed,),
         ),
         data,
-        data,
+        reference,
     )  # fmt: skip
 
 
