@@ -11,7 +11,7 @@ import pandas as pd
 
 from relaxloss import places
 from relaxloss.data import Column, files, prepared
-from relaxloss.errors import UserError
+from relaxloss.errors import UserError, no_such_file
 from relaxloss.store import write_atomically
 from relaxloss.trained import Trained
 
@@ -25,12 +25,12 @@ def table(model: Trained, path: Path, *, keep: Sequence[str] = ()) -> pd.DataFra
     A model of a table is asked with a ``.csv``, ``.csv.gz`` or ``.parquet`` file, any other with the ``x`` of an
     ``.npz`` file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; expected the rows to predict")
     kinds = (".csv", ".csv.gz", ".parquet") if model.card["columns"] else (".npz",)
     if not path.name.endswith(kinds):
         what = "a table" if model.card["columns"] else "arrays"
         raise UserError(f"{path}: the model was trained on {what}; expected a file of {', '.join(kinds)}")
+    if not path.is_file():
+        raise no_such_file(path, kinds)
     columns = [Column.read(*column) for column in model.card["columns"]]
     keep = list(dict.fromkeys(keep))
     names = list(model.classes) or [str(place) for place in range(model.card["num_classes"])]

@@ -151,8 +151,8 @@ def train(
     if (out / trained.CARD).exists() and not overwrite:
         raise UserError(f"{out} holds a model already; give --out another directory, or --overwrite to replace it")
     chosen = defenses.parse(defense)
-    known = _read_toml(columns) if columns is not None else {}
-    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known, group=group)
+    about = _of_table(label, drop, columns, group)
+    dataset = data_sets.load(_required(data), **about)
     fitted_recipe = recipe_of(dataset, model, epochs, recipe)
     terminal = console(stderr=True)
     if not quiet:
@@ -350,8 +350,8 @@ def tune(
     from relaxloss.report import tuning_terminal
     from relaxloss.specs import build
 
-    known = _read_toml(columns) if columns is not None else {}
-    dataset = data_sets.load(_required(data), label=label, drop=_names(drop), columns=known, group=group)
+    about = _of_table(label, drop, columns, group)
+    dataset = data_sets.load(_required(data), **about)
     taken, notes = attacks_for(attacks, games.FiveFolds())
     experiment = build(
         Experiment,
@@ -361,10 +361,7 @@ def tune(
             "recipe": recipe_of(dataset, model, epochs, recipe),
             "shadows": "both",
             "seeds": (seed,),
-            "label": label,
-            "drop": _names(drop),
-            "columns": known,
-            "group": group,
+            **about,
         },
     )
     directory = out or Path("runs") / f"{dataset.name}-tune"
@@ -519,14 +516,14 @@ def audit(
     of_files = {"--kind": kind != "auto", "--member": member, "--adaptive": adaptive is not None}
     of_files["--coin-flips"] = coin_flips
     of_models = {"--data": data, "--drop": drop, "--columns": columns, "--shadows": shadows is not None}
-    for name, given in (of_files if of.is_dir() else of_models).items():
+    model = of.is_dir()
+    for name, given in (of_files if model else of_models).items():
         if given:
-            what = "the predictions of another model, in a file" if of.is_dir() else "a model, a directory"
-            raise UserError(f"{name} is for the audit of {what}; {of} is a {'directory' if of.is_dir() else 'file'}")
-    if of.is_dir():
-        known = _read_toml(columns) if columns is not None else {}
+            what = "the predictions of another model, in a file" if model else "a model, a directory"
+            raise UserError(f"{name} is for the audit of {what}; {of} is a {'directory' if model else 'file'}")
+    if model:
         runner = Engine(engine, workers, address)  # type: ignore[arg-type]
-        about = {"label": label, "drop": _names(drop), "columns": known, "group": group}
+        about = _of_table(label, drop, columns, group)
         options = {"attacks": attacks, "shadows": shadows or 0, "seed": seed, "engine": runner}
         result = _audit_model(of, out, data, about, options, overwrite=overwrite, quiet=quiet)
     else:
@@ -639,6 +636,12 @@ def _listed(given: Any) -> str | None:
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+
+
+def _of_table(label: str | None, drop: str | None, columns: Path | None, group: str | None) -> dict[str, Any]:
+    """How a table of one's own is read, as `relaxloss.data.load` takes it."""
+    known = _read_toml(columns) if columns is not None else {}
+    return dict(zip(OF_TABLES, (label, _names(drop), known, group), strict=True))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -19,6 +19,13 @@ class MissingExtra(UserError):
         super().__init__(f"{what} needs an optional dependency; install it with: pip install 'relaxloss[{extra}]'")
 
 
+def no_such_file(path: Path, suffixes: tuple[str, ...]) -> UserError:
+    """The error for a path where there is no file; it names those beside it that would do."""
+    near = sorted(file.name for file in path.parent.glob("*") if file.name.endswith(suffixes))[:10]
+    beside = f"; beside it: {', '.join(near)}" if near else ""
+    return UserError(f"{path}: there is no such file{beside}; check the path")
+
+
 def unknown(kind: str, got: object, known: Iterable[str]) -> UserError:
     """The error for an unknown name: what was got, the nearest known names, and all of them."""
     names = sorted(known)

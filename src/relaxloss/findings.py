@@ -84,8 +84,11 @@ def facts(
         if (fit := sides.label_fit(logits[inside], labels[inside])) is not None:
             fits[side] = fit
     seen = (shadow.take(evidence.asked[once]).plain for shadow in evidence.shadows)
-    answers = [(place, sides.label_fit(each, labels)) for place, each in enumerate(seen, 1)]
-    has = found.shadow_member[:, once].mean() if evidence.aligned else 0.0
+    answers = [(place, sides.label_fit(own, labels)) for place, own in enumerate(seen, 1)]
+    each = None
+    if evidence.aligned:
+        has = float(found.shadow_member[:, once].mean())
+        each = len(found.shadow_member) * min(has, 1 - has)
     if known := [(fit.p, place, fit) for place, fit in answers if fit is not None]:
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
@@ -93,7 +96,7 @@ def facts(
         nonmembers=int((~member).sum()),
         lowest_fpr=min(measures.FPRS),
         shadows=len(found.shadow_member),
-        shadows_each=len(found.shadow_member) * min(has, 1 - has) if evidence.aligned else None,
+        shadows_each=each,
         adaptive=adaptive,
         tied_pairs=metrics.tied_share(table[best], member),
         label_only_advantage=ahead,

@@ -15,8 +15,8 @@ from relaxloss.sides import EXCHANGED, LabelFit
 
 FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may already be half or twice the one asked for
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
-TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
 EACH = 6  # shadows with, and without, each sample: 16 by fair coins give 8, and by chance hardly fewer on average
+TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up to 0.025 either way
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
 CHANCE = 0.05  # p-value above which labels fit their predictions no better than in random order
 COPIES = 0.01  # share of non-members: so many blur an AUC by half of that

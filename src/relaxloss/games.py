@@ -359,7 +359,9 @@ class Redrawn(Game):
         """As many as its shadows."""
         return self.shadows
 
-    def __str__(self) -> str:
+    @property
+    def brief(self) -> str:
+        """As a string, without the places."""
         return f"{self.name}:shadows={self.shadows},share={self.share:.3g}"
 
     def draw_from(self, dataset: Dataset, seed: int) -> Design:

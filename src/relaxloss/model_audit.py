@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from relaxloss import auditing, defenses, jobs, seeds, sides, signals
+from relaxloss import auditing, jobs, seeds, sides, signals
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.gradient import GradientNorm
 from relaxloss.auditing import Audit
@@ -29,9 +29,7 @@ from relaxloss.jobs import Reference
 from relaxloss.plan import queries_of, unmet
 from relaxloss.predictions import Predictions
 from relaxloss.signals import Signals
-from relaxloss.specs import build
 from relaxloss.store import Store, pack_weights
-from relaxloss.task import Recipe
 from relaxloss.trained import NETWORK, Trained
 
 
@@ -86,7 +84,7 @@ def audit_model(
     with contextlib.ExitStack() as stack:
         if shadows:
             place = store if store is not None else stack.enter_context(tempfile.TemporaryDirectory())
-            game = _game(model, data, pool, shadows)
+            game = _game(model, data, pool, outside, shadows)
             plan = _plan(model, data, reference or data, game, chosen, seed)
             found = _shadows(plan, Store(Path(place)), engine or Engine(), watch or Quiet())
         evidence = Evidence(
@@ -140,21 +138,14 @@ def _pool(model: Trained, data: Dataset) -> Any:
     return np.sort(np.concatenate([model.split["members"], model.split["test"]]))
 
 
-def _recipe(model: Trained) -> Recipe:
-    return build(Recipe, model.card["recipe"])
-
-
 def _target(model: Trained, data: Dataset, queries: Iterable[str]) -> Signals:
     """What the model answers about the whole data."""
-    found = {query: signals.observe(model.release, model.network, data, query) for query in queries}
-    found["plain"] = {"logits": found["plain"]["logits"][None]}
-    return Signals.join(found.values(), data.y)
+    return Signals.join((signals.observe(model.release, model.network, data, query) for query in queries), data.y)
 
 
-def _game(model: Trained, data: Dataset, pool: Any, shadows: int) -> Redrawn:
+def _game(model: Trained, data: Dataset, pool: Any, outside: Any, shadows: int) -> Redrawn:
     persons = [len(np.unique(data.persons[rows])) for rows in (model.split["members"], pool)]
-    reference = np.sort(model.split["reference"])
-    return Redrawn(shadows, tuple(pool.tolist()), tuple(reference.tolist()), persons[0] / persons[1])
+    return Redrawn(shadows, tuple(pool.tolist()), tuple(outside.tolist()), persons[0] / persons[1])
 
 
 def _plan(
@@ -164,8 +155,8 @@ def _plan(
     usable = [each for each in chosen if not unmet(each, game) and not isinstance(each, GradientNorm)]  # the target's
     return Plan(
         Experiment(
-            data.name, defenses=(defenses.parse(model.card["defense"]),), attacks=tuple(usable) or "loss", game=game,
-            recipe=_recipe(model), shadows="same", seeds=(seed,),
+            data.name, defenses=(model.defense,), attacks=tuple(usable) or "loss", game=game,
+            recipe=model.recipe, shadows="same", seeds=(seed,),
         ),
         data,
         reference,
@@ -226,7 +217,7 @@ def _predictions(model: Trained, data: Dataset, pool: Any, target: Signals, shad
 
 def _known(model: Trained, data: Dataset, pool: Any, target: Signals) -> dict[str, Any]:
     """What the flags can know of a model that is there, and of the data that it was trained on."""
-    defense, split = defenses.parse(model.card["defense"]), model.split
+    defense, split = model.defense, model.split
     changed, repeated = map(float, signals.differences(model.release, model.network, data, target.plain)["release"])
     history: list[dict[str, float]] = [
         {str(name): value for name, value in row.items()} for row in model.history.to_dict("records")

@@ -153,14 +153,16 @@ class Plan:
             if strange := set(attack.needs.queries) - set(signals.QUERIES):
                 raise unknown(f"query that attack {attack} needs", min(strange), signals.QUERIES)
             if lacking := unmet(attack, experiment.game):
-                raise UserError(f"attack {attack} cannot run in the game {experiment.game}: it needs {lacking}")
+                raise UserError(f"attack {attack} cannot run in the game {experiment.game.brief}: it needs {lacking}")
         self.designs = {seed: experiment.game.draw_from(dataset, seed) for seed in experiment.seeds}
         for defense in experiment.defenses:
             _installed(defense)
             defense.check(dataset.num_classes)
             for design in self.designs.values():
                 if defense.needs_reference() and not len(design.reference):
-                    raise UserError(f"{defense} needs a reference set, but the game {experiment.game} sets none aside")
+                    raise UserError(
+                        f"{defense} needs a reference set, but the game {experiment.game.brief} sets none aside"
+                    )
         self.modes = {"same": (True,), "undefended": (False,), "both": (False, True)}[experiment.shadows]
 
     def only(self, defenses: tuple[Defense, ...], attacks: tuple[Attack, ...]) -> Plan:

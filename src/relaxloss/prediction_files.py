@@ -19,7 +19,7 @@ import pyarrow.parquet
 from relaxloss.checks import listed
 from relaxloss.data import files
 from relaxloss.data.labels import is_text
-from relaxloss.errors import UserError, unknown
+from relaxloss.errors import UserError, no_such_file, unknown
 from relaxloss.predictions import KINDS, MOST_CLASSES, Kind, Predictions, of_arrays, summing
 from relaxloss.store import file_digest
 
@@ -55,9 +55,7 @@ def read(
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}: save the predictions as one")
     if not path.exists():
-        near = sorted(file.name for file in path.parent.glob("*") if file.name.endswith(SUFFIXES))[:10]
-        beside = f"; beside it: {', '.join(near)}" if near else ""
-        raise UserError(f"{path}: there is no such file{beside}; check the path")
+        raise no_such_file(path, SUFFIXES)
     try:
         size = path.stat().st_size
         source = {"file": path.name, "bytes": size, "sha256": file_digest(path) if size <= LIMIT else ""}

@@ -106,11 +106,13 @@ class Signals:
 
     @staticmethod
     def join(parts: Iterable[Mapping[str, Any]], labels: npt.NDArray[np.int64]) -> Signals:
-        """One object from what `read` gave of several queries."""
+        """One object from what `read` or `observe` gave of several queries."""
         arrays: dict[str, Any] = {}
         for part in parts:
             arrays |= part
         answers = arrays["augmented"] if len(arrays.get("augmented", ())) else arrays["logits"]
+        if isinstance(answers, np.ndarray) and answers.ndim == 2:  # one query's
+            answers = answers[None]
         return Signals(answers, labels, arrays.get("gradient_norms"), arrays.get("hits"))
 
 

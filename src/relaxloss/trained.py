@@ -99,6 +99,16 @@ class Trained:
         """What the columns of `predict_log_proba` are called; empty where the labels have no names."""
         return tuple(self.card["classes"])
 
+    @property
+    def defense(self) -> Defense:
+        """What it was trained with."""
+        return defenses.parse(self.card["defense"])
+
+    @property
+    def recipe(self) -> Recipe:
+        """How."""
+        return build(Recipe, self.card["recipe"])
+
     def save(self, folder: Path | str) -> None:
         """Write the model: safetensors and JSON, no pickle; what must not be shipped goes into ``private``.
 

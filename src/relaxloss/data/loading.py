@@ -10,7 +10,7 @@ from typing import Any
 
 from relaxloss.data import described, files, prepared
 from relaxloss.data.base import Dataset, directory, sources
-from relaxloss.errors import UserError, unknown
+from relaxloss.errors import UserError, no_such_file, unknown
 from relaxloss.specs import digest, plugin_modules
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet", ".npz")
@@ -107,9 +107,7 @@ def _file(path: Path, about: Mapping[str, Any]) -> Dataset:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}, or the name of a data set")
     if not path.is_file():
-        near = sorted(file.name for file in path.parent.glob("*") if file.name.endswith(SUFFIXES))[:10]
-        beside = f"; beside it: {', '.join(near)}" if near else ""
-        raise UserError(f"{path}: there is no such file{beside}; check the path")
+        raise no_such_file(path, SUFFIXES)
     name = re.sub(r"(\.csv\.gz|\.csv|\.parquet|\.npz)$", "", path.name)
     if path.suffix != ".npz":
         return files.read(path, name, **about)
