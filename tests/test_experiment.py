@@ -527,3 +527,13 @@ def test_a_release_that_changes_labels_or_answers_is_flagged_with_its_share(blob
     for name, low, high in (("release_changes_labels", 15, 33), ("randomised_release", 33, 60)):
         assert raised[name].startswith("gamble: "), raised  # and neither no defense nor HAMP
         assert low < float(re.search(r"([0-9.]+)%", raised[name])[1]) < high, raised[name]
+
+
+def test_a_network_that_answers_at_random_is_flagged_too(blobs: Dataset, tmp_path: Path) -> None:
+    recipe = replace(TINY, model="test_model_audit:restless")
+    spec = Experiment("blobs", attacks=("loss",), recipe=recipe)
+    with torch.random.fork_rng():
+        result = run(spec, tmp_path, data=blobs, engine=Engine("inprocess"))
+    raised = {flag.name: flag.detail for flag in result.flags}
+    assert raised["randomised_release"].startswith("100.00%")
+    assert "release_changes_labels" not in raised, "there is no network beneath it"

@@ -190,7 +190,7 @@ def train_and_observe(job: TrainJob) -> Produced:
 def _observed(query: str, release: nn.Module, network: Network, dataset: Dataset, design: Design) -> Files:
     """What is seen of a release by one query."""
     arrays = signals.observe(release, network, dataset, query, dataset.y if design.labels is None else design.labels)
-    if query == "plain" and release is not network:
+    if query == "plain":
         arrays |= signals.differences(release, network, dataset, arrays["logits"])
     return {f"{name}.npy": pack_array(array) for name, array in arrays.items()}
 

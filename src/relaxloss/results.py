@@ -112,7 +112,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
             about = head | {"adaptive": adaptive, "attack": strongest}
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
-            released = arrays.get("release", (0.0, 0.0))  # there if it is not the network itself
+            released = arrays.get("release", (0.0, 0.0))  # what was stored before networks were asked twice
             facts = evaluation_facts(plan, defense, design, asked, own_facts, own_history, table, strongest, released)
             skill = measures.skill(useful, labels[design.test_of(first)])
             for flag in flags.raised(dataclasses.replace(facts, copies=copied, skill=skill)):
