@@ -2,7 +2,7 @@
 
 import relaxloss as rl
 
-data = rl.data.load("digits")
+data = rl.data.load("digits")  # or rl.data.from_frame(frame, label="outcome") of a DataFrame
 recipe = rl.Recipe(epochs=5, milestones=(3,))
 trained = rl.train(data, defense=rl.defenses.RelaxLoss(alpha=0.5), recipe=recipe, seed=0)
 trained.save("model")  # safetensors and JSON, no pickle

@@ -1,12 +1,14 @@
-"""Rows of a DataFrame for a saved model: read by its own columns, and refused where they are of another kind."""
+"""Tables in memory: as a data set, and as rows for a saved model, read by its own columns, and refused if of others."""
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from relaxloss import data
@@ -97,3 +99,74 @@ def test_a_column_of_numbers_is_read_by_its_values_whatever_pandas_keeps_it_as()
     np.testing.assert_array_equal(frames.encode(pd.DataFrame({"stage": [True, True]}), column), [[1], [1]])
     with pytest.raises(UserError, match="holds text"):
         frames.encode(pd.DataFrame({"stage": pd.Categorical(["IV", "II"])}), column)
+
+
+def patients(n: int = 60) -> pd.DataFrame:
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": chance.integers(18, 90, n),
+            "bmi": chance.normal(25, 4, n),
+            "ward": chance.choice(["a", "b", "c"], n),
+            "smoker": chance.random(n) < 0.3,
+            "since": pd.Timestamp("2024-01-01") + pd.to_timedelta(chance.integers(0, 300, n), "D"),
+            "who": np.arange(n) // 2,
+            "outcome": chance.choice(["alive", "dead"], n),
+        },
+        index=pd.Index(np.arange(n) % 5, name="day"),  # it is no column, and tells no row
+    )
+    frame.iloc[3, 1] = np.nan
+    return frame
+
+
+def same(found: data.Dataset, expected: data.Dataset) -> None:
+    assert found.fingerprint == expected.fingerprint
+    assert (found.columns, found.classes) == (expected.columns, expected.classes)
+    np.testing.assert_array_equal(found.persons, expected.persons)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_frame_is_the_data_set_of_the_file_that_holds_it(suffix: str, tmp_path: Path) -> None:
+    frame, path = patients(), tmp_path / f"patients.{suffix}"
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path, index=False)
+    about: dict[str, Any] = {"label": "outcome", "drop": "bmi", "columns": {"age": (0, 110)}, "group": "who"}
+    expected = data.load(path, **about)
+    found = data.from_frame(frame, name="patients", **about)
+    same(found, expected)
+    assert found.name == expected.name
+    assert found.provenance == expected.provenance.replace(f"file patients.{suffix}", "a table in memory")
+    same(data.from_frame(frame.assign(ward=frame["ward"].astype("category")), **about), expected)
+
+
+def test_whatever_arrow_takes_for_a_table_is_one() -> None:
+    frame = patients()
+    expected = data.from_frame(frame, label="outcome")
+    same(data.from_frame(pa.Table.from_pandas(frame, preserve_index=False), label="outcome"), expected)
+    same(data.from_frame(frame.rename(columns={"age": 7}), label="outcome", drop="7"),
+         data.from_frame(frame, label="outcome", drop="age"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("frame", "about", "said"),
+    [
+        ([1, 2], {}, r"got list as a table .*; expected a pandas DataFrame"),
+        (pd.concat([patients(), patients()[["age"]]], axis=1), {}, "the table: has several columns named age"),
+        (pa.table([[1], [2]], names=["a", "a"]), {}, "the table: has several columns named a"),
+        (patients(), {"label": "outcom"}, "unknown label column of the table 'outcom': did you mean 'outcome'"),
+        (patients(), {"drop": ["agee"]}, "unknown column to drop from the table 'agee'"),
+        (patients(4), {}, "the table: has 4 rows"),
+        (patients().assign(age=[["x"]] * 60), {}, "'age' has the type list"),
+        (patients().assign(age=[1, "x"] * 30), {}, r"'age' holds what no column of a table can \(int, str\)"),
+        (
+            patients().assign(age=pd.cut(patients()["bmi"], 3)),
+            {},
+            "'age' holds what no column of a table can .Interval",
+        ),
+        (patients().assign(age=[1, np.inf] * 30), {}, "'age' holds infinite values"),
+        (patients().assign(outcome=np.linspace(0, 1, 60)), {}, "'outcome' holds fractions"),
+    ],
+    ids=["list", "twice", "twice, arrow", "label", "drop", "few", "lists", "mixed", "ranges", "infinite", "regression"],
+)
+def test_a_frame_that_is_no_data_set_says_why(frame: Any, about: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        data.from_frame(frame, **{"label": "outcome"} | about)

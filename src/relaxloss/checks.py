@@ -247,6 +247,12 @@ def _named_after(column: str, labels: list[str]) -> str:
     return known.get(name, labels[-1])
 
 
+def differ(columns: Sequence[str], at: str) -> None:
+    """Refuse a table in which several columns have one name."""
+    if double := sorted(name for name, count in Counter(columns).items() if count > 1):
+        raise UserError(f"{at}: has several columns named {listed(double)}; give each column a name of its own")
+
+
 def listed(names: Any, shown: int = SHOWN) -> str:
     """The first names, and how many more there are."""
     found = list(names)

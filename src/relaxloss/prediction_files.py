@@ -6,7 +6,6 @@ import itertools
 import math
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
-from relaxloss.checks import listed
+from relaxloss.checks import differ, listed
 from relaxloss.data import files
 from relaxloss.data.labels import is_text
 from relaxloss.errors import UserError, no_such_file, unknown
@@ -77,9 +76,7 @@ def _table(path: Path, kind: Kind, label: str | None, member: str | None, group:
     label, member = label or "label", member or "member"
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     names = table.column_names
-    double = sorted(name for name, count in Counter(names).items() if count > 1)
-    if double:
-        raise UserError(f"{path}: has several columns named {listed(double)}; expected each name once: rename them")
+    differ(names, str(path))
     roles = {"label": label, "member": member} | ({"group": group} if group else {})
     for option, name in roles.items():
         if name not in names:

@@ -1,6 +1,7 @@
 """Data sets: the field's own, any prepared file in the data directory, and a user's CSV, Parquet or NPZ."""
 
 from relaxloss.data.base import Column, Dataset, Encoder, Source, directory, sources
+from relaxloss.data.frames import from_frame
 from relaxloss.data.loading import known_to_workers, listing, load, missing
 
 register = sources.register
@@ -11,6 +12,7 @@ __all__ = [
     "Encoder",
     "Source",
     "directory",
+    "from_frame",
     "known_to_workers",
     "listing",
     "load",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +36,22 @@ def read(
     columns: Mapping[str, described.Known] | None = None,
     group: str | None = None,
 ) -> Dataset:
-    """The data set of a table with one column of labels.
+    """The data set of a file; see `of_table`."""
+    drop = [column for column in drop if not INDEX.fullmatch(column)]  # which is left out anyway
+    return of_table(read_table(path), name, path, label=label, drop=drop, columns=columns, group=group)
+
+
+def of_table(
+    table: pa.Table,
+    name: str,
+    path: Path | None = None,
+    *,
+    label: str | None,
+    drop: Sequence[str] = (),
+    columns: Mapping[str, described.Known] | None = None,
+    group: str | None = None,
+) -> Dataset:
+    """The data set of a table with one column of labels; `path` is where it was read from.
 
     Numeric columns become float32, dates the days since 1970-01-01, and text, true/false and categories become codes in
     the sorted order of the values. Missing values stay missing (NaN); the encoder fills them from the members only.
@@ -48,34 +62,33 @@ def read(
     targets, columns without a name or of the same name, infinite values, more than 1,000 categories in a column, text
     that is numbers or dates but for an odd cell.
     """
-    table = read_table(path)
     names = table.column_names
-    drop = [column for column in drop if not INDEX.fullmatch(column)]  # which is left out anyway
+    at, called = (str(path), path.name) if path else ("the table", "the table")
     for column in drop:
         if column not in names:
-            raise unknown(f"column to drop from {path.name}", column, names)
+            raise unknown(f"column to drop from {called}", column, names)
     if label is None:
-        raise UserError(f"{path}: which column holds the label? Give --label (label=...): one of {listed(names)}")
+        raise UserError(f"{at}: which column holds the label? Give --label (label=...): one of {listed(names)}")
     if label not in names:
-        raise unknown(f"label column of {path.name}", label, names)
+        raise unknown(f"label column of {called}", label, names)
     if label in drop:
-        raise UserError(f"{path}: {label!r} is the label and to be dropped as well; choose one")
+        raise UserError(f"{at}: {label!r} is the label and to be dropped as well; choose one")
     if len(table) < FEWEST_ROWS:
-        raise UserError(f"{path}: has {len(table)} rows of data; expected at least {FEWEST_ROWS}")
-    y, classes = labels.encode(_whole(table, label), f"{path}: the label column {label!r}")
+        raise UserError(f"{at}: has {len(table)} rows of data; expected at least {FEWEST_ROWS}")
+    y, classes = labels.encode(_whole(table, label), f"{at}: the label column {label!r}")
     columns = columns or {}
     for column in columns:
         if column not in names:
-            raise unknown(f"described column of {path.name}", column, names)
+            raise unknown(f"described column of {called}", column, names)
     if group is not None:
         if group not in names:
-            raise unknown(f"column of persons of {path.name}", group, names)
+            raise unknown(f"column of persons of {called}", group, names)
         if group == label or group in drop or group in columns:
-            raise UserError(f"{path}: {group!r} names the persons; it is no label and no feature: name it once")
+            raise UserError(f"{at}: {group!r} names the persons; it is no label and no feature: name it once")
     kept = [column for column in names if column not in (label, group) and column not in drop]
     if not kept:
-        raise UserError(f"{path}: has no column beside the label; expected at least one feature")
-    persons = None if group is None else _persons(_whole(table, group), f"{path}: the column of persons {group!r}")
+        raise UserError(f"{at}: has no column beside the label; expected at least one feature")
+    persons = None if group is None else _persons(_whole(table, group), f"{at}: the column of persons {group!r}")
     x = np.empty((len(table), len(kept)), np.float32)
     features, notes, unusable = [], _Notes(), []
     for index, column in enumerate(kept):
@@ -85,9 +98,10 @@ def read(
         except UserError as error:
             unusable.append(str(error))
     if unusable:  # all at once, so that nobody has to mend a file column by column
-        raise UserError(f"{path}: {'; '.join(unusable)}")
+        raise UserError(f"{at}: {'; '.join(unusable)}")
     said = [
-        f"file {path.name}: {len(table):,} rows, {sum(each.categories is None for each in features)} numeric and "
+        f"{f'file {called}' if path else 'a table in memory'}: {len(table):,} rows, "
+        f"{sum(each.categories is None for each in features)} numeric and "
         f"{sum(each.categories is not None for each in features)} categorical columns",
         f"label {label!r}: {labels.numbered(classes)}",
         *([_counted(persons, str(group))] if persons is not None else []),
@@ -136,9 +150,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 def read_table(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
     """The table of a CSV or Parquet file, each column with a name of its own; of a CSV some columns as text."""
     table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path, text=text)
-    double = sorted(column for column, count in Counter(table.column_names).items() if count > 1)
-    if double:
-        raise UserError(f"{path}: has several columns named {listed(double)}; give each column a name of its own")
+    checks.differ(table.column_names, str(path))
     return table
 
 

@@ -1,24 +1,58 @@
-"""Rows of a pandas DataFrame as a data set with given columns holds them: how a saved model is asked."""
+"""Tables in memory: as a data set, and as rows with given columns, which is how a saved model is asked."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 
-from relaxloss.checks import listed
-from relaxloss.data import dates, labels
-from relaxloss.data.base import FEWEST_MEMBERS, Array, Column
-from relaxloss.data.files import as_text, codes_of
+from relaxloss.checks import differ, listed
+from relaxloss.data import dates, described, labels
+from relaxloss.data.base import FEWEST_MEMBERS, Array, Column, Dataset
+from relaxloss.data.files import as_text, codes_of, of_table
 from relaxloss.errors import UserError
 
 STRANGE = 0.1  # share of a column's values that may be unknown: in training, too, a few are of rare categories
 KNOWN = 5  # categories that a message names
+
+
+def from_frame(
+    frame: Any,
+    *,
+    label: str,
+    name: str = "table",
+    drop: str | Sequence[str] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    group: str | None = None,
+) -> Dataset:
+    """The data set of a table in memory: a pandas DataFrame, or whatever Arrow takes for a table (polars' frames).
+
+    As `relaxloss.data.load` of a file that holds it, by the same rules and with the same options; `name` is what it is
+    called in reports. The index of a pandas frame is left out: who wants it as a column says ``frame.reset_index()``.
+
+    Raises `UserError` for what is no table, and whatever in it cannot be used as it is.
+    """
+    if isinstance(frame, pd.DataFrame):
+        names = [str(each) for each in frame.columns]
+        differ(names, "the table")
+        table = pa.table({each: _arrow(frame.iloc[:, place], each)[0] for place, each in enumerate(names)})
+    else:
+        try:
+            table = pa.table(frame)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            kind = type(frame).__name__
+            raise UserError(
+                f"got {kind} as a table ({error}); expected a pandas DataFrame, or a table of Arrow's"
+            ) from None
+        differ(table.column_names, "the table")
+    drop = (drop,) if isinstance(drop, str) else tuple(drop)
+    return of_table(table, name, label=label, drop=drop, columns=described.read(columns or {}), group=group)
 
 
 def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
@@ -63,20 +97,22 @@ def _values(frame: pd.DataFrame, names: list[str], name: str) -> pa.Array:
             f"the table has {names.count(name) or 'no'} column{'s' * (names.count(name) > 1)} {name!r}{hint}; expected "
             f"one of each that the model was trained on; it has {listed(names)}"
         )
-    series = frame.iloc[:, names.index(name)]
+    return _arrow(frame.iloc[:, names.index(name)], name)[1]
+
+
+def _arrow(series: pd.Series[Any], name: str) -> tuple[pa.Array, pa.Array]:
+    """A column as Arrow's; and with the values of its categories, whose own codes are not ours, nor their numbers."""
     try:
         values = pa.array(series, from_pandas=True)
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
-        if pa.types.is_dictionary(values.type):  # its own codes are not ours, nor its numbers
-            values = values.cast(values.type.value_type)
+        return values, values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         kinds = listed(sorted({type(each).__name__ for each in series.dropna()}))
         raise UserError(
             f"column {name!r} holds what no column of a table can ({kinds}); expected numbers, text or dates, all of "
             "one kind: convert it (astype, pandas.to_numeric, pandas.to_datetime)"
         ) from None
-    return values
 
 
 def _codes(values: pa.Array, column: Column) -> Array:

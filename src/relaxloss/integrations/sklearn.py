@@ -1,0 +1,305 @@
+"""scikit-learn: audit a fitted estimator, with shadows fitted as it was; and train with a defense as an estimator.
+
+What has ``fit``, ``predict_proba`` and ``get_params`` is an estimator here: scikit-learn's own, pipelines and searches
+of them, and the classifiers of XGBoost, LightGBM and others that follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from relaxloss import auditing, checks, predictions, seeds, sides
+from relaxloss.auditing import Audit
+from relaxloss.data import from_frame
+from relaxloss.defenses import Defense
+from relaxloss.engine import Engine
+from relaxloss.errors import UserError
+from relaxloss.task import Recipe
+from relaxloss.trained import Trained, train
+
+TWICE = 256  # samples that are asked twice
+
+
+def audit_estimator(
+    estimator: Any,
+    x_train: Any,
+    y_train: npt.ArrayLike,
+    x_test: Any,
+    y_test: npt.ArrayLike,
+    *,
+    shadows: int = 0,
+    groups: npt.ArrayLike | None = None,
+    engine: Engine | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Audit:
+    """Audit a fitted classifier: the samples that it was fitted on against samples that it was not.
+
+    Args:
+        estimator: what was fitted on `x_train` and `y_train`. Its ``predict_proba`` is asked, or, if it has none, its
+            ``decision_function``, whose values are taken as logits.
+        x_train: the members: an array, a sparse matrix or a pandas DataFrame, as the estimator takes it.
+        y_train: ``(n,)`` their classes.
+        x_test: the non-members, from the same population. Samples that the estimator was chosen on are none.
+        y_test: ``(m,)`` theirs.
+        shadows: how many clones of the estimator are fitted, each with a ``random_state`` of its own on those of all
+            n + m samples that a coin chooses, on average n. With a fifth of the samples in the test, 32 or more tell
+            something. 0: none, and attacks that need shadows are listed as not measured.
+        groups: ``(n + m,)`` whose sample each is, the members' first, where persons have several (`relaxloss.audit`). A
+            shadow is then fitted on all samples of a person or on none.
+        engine: where the shadows are fitted.
+        name: what the model is called in the report; None: the estimator's class.
+        seed: of the shadows, and of what `relaxloss.auditing.run` draws.
+        settings: more of `relaxloss.auditing.run`, such as ``attacks`` and ``level``.
+
+    Raises:
+        UserError: the estimator is not fitted or no classifier, its answers, the samples and the labels do not fit each
+            other, or a shadow cannot be fitted.
+    """
+    classes = _classes(estimator)
+    x, n = _stacked(x_train, x_test)
+    y = np.concatenate([checks.column(y_train, n, "y_train"), checks.column(y_test, x.shape[0] - n, "y_test")])
+    if not (fits := np.isin(y, classes)).all():
+        strange, known = (checks.listed(map(repr, each.tolist())) for each in (np.unique(y[~fits]), classes))
+        raise UserError(
+            f"the labels hold {strange}, which the estimator was not fitted on; expected {known}: leave these samples "
+            "out, or give the labels as in the fit"
+        )
+    names = classes.astype(str)
+    labels = names[np.searchsorted(classes, y)]
+    member = np.arange(len(y)) < n
+    kind = "probs" if hasattr(estimator, "predict_proba") else "logits"
+    outputs = _answers(estimator, x, classes)
+    jobs = _drawn(estimator, x, y, member, groups, shadows, seed)
+    fitted = _fitted(jobs, engine or Engine())
+    found = predictions.of_groups(
+        {kind: (outputs[member], outputs[~member])},
+        (labels[member], labels[~member]),
+        shadows=(np.stack(fitted), np.stack([job.member for job in jobs])) if jobs else None,
+        classes=names.tolist(),
+        groups=groups,
+    )
+    asked = "predict_proba" if kind == "probs" else "decision_function, whose values were taken as logits"
+    notes = [*found.notes, f"The model is a fitted {type(estimator).__name__}; it was asked by {asked}."]
+    if jobs:
+        share = np.mean([job.member.mean() for job in jobs])
+        notes.append(
+            f"The {shadows} shadow models are clones of it, fitted on {share:.0%} of these samples on average, chosen "
+            "by a coin for each."
+        )
+    once, again = (_answers(estimator, _rows(x, np.arange(len(y)) < TWICE), classes) for _ in range(2))
+    facts: dict[str, Any] = {"changed_on_repeat": float((once != again).any(axis=1).mean())}
+    if (rows := _digests(x)) is not None:
+        facts["copies"] = sides.copied_rows(rows, found.labels, np.flatnonzero(member), np.flatnonzero(~member))
+    return auditing.run(
+        replace(found, notes=tuple(notes)),
+        name=name or type(estimator).__name__, adaptive=True, seed=seed, known=facts, **settings,
+    )  # fmt: skip
+
+
+class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+    """A network trained with a defense, as pipelines, searches and cross-validation take it: `relaxloss.train`.
+
+    >>> model = DefendedClassifier("relaxloss:alpha=0.5")
+    >>> # model.fit(x, y).predict_proba(x); GridSearchCV(model, {"defense": ["none", "relaxloss:alpha=0.5"]})
+
+    A DataFrame's text, dates and missing values are understood as `relaxloss.data.from_frame` does; an array holds
+    numbers, NaN where one is missing.
+
+    Args:
+        defense: as on the command line, or an object.
+        recipe: how the network is trained; None: the paper's for tables.
+        reference: the share of the samples that is kept from the network for a defense that needs some; None: 0.2 for
+            these, else 0.
+        random_state: the seed of split, initial weights and order; a whole number.
+
+    Attributes:
+        classes_: the classes in sorted order, as the columns of ``predict_proba`` are.
+        n_features_in_: D.
+        trained_: the `relaxloss.trained.Trained`, to ``save``.
+    """
+
+    classes_: npt.NDArray[Any]
+    trained_: Trained
+
+    def __init__(
+        self,
+        defense: Defense | str = "relaxloss",
+        *,
+        recipe: Recipe | None = None,
+        reference: float | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.defense, self.recipe, self.reference, self.random_state = defense, recipe, reference, random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """NaN marks a missing value."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X: Any, y: npt.ArrayLike) -> DefendedClassifier:
+        """Train on the rows ``(n, D)`` with the classes ``(n,)``; all are members but for the reference's share."""
+        if not isinstance(self.random_state, (int, np.integer)):
+            raise UserError(
+                f"got random_state={self.random_state!r}; expected a whole number, as a training is repeatable"
+            )
+        frame, y = self._table(X, y, reset=True)
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        label = "label"
+        while label in frame.columns:
+            label = f"{label}_"
+        data = from_frame(frame.assign(**{label: labels}), label=label, name=type(self).__name__)
+        self.classes_ = np.unique(labels)
+        self.trained_ = train(
+            data, self.defense, recipe=self.recipe, seed=int(self.random_state), test=0.0, reference=self.reference
+        )
+        return self
+
+    def _table(self, x: Any, y: Any = "no_validation", *, reset: bool) -> tuple[pd.DataFrame, Any]:
+        """A table, whose columns are called 0, 1, ... if it was an array, and y; D and names are those of the fit."""
+        framed, labelled = isinstance(x, pd.DataFrame), not isinstance(y, str)
+        found = validate_data(
+            self, x, y, reset=reset, skip_check_array=framed,
+            **({} if framed else {"ensure_all_finite": "allow-nan", "ensure_min_samples": 2 if reset else 1}),
+        )  # fmt: skip
+        x, y = found if labelled else (found, None)
+        return x if framed else pd.DataFrame(x, columns=[str(place) for place in range(x.shape[1])]), y
+
+    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Log-probabilities ``(n, C)``, as the released model gives them."""
+        check_is_fitted(self, "trained_")
+        return self.trained_.predict_log_proba(self._table(X, reset=False)[0])
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Probabilities ``(n, C)``."""
+        probabilities: npt.NDArray[np.float64] = np.exp(self.predict_log_proba(X))
+        return probabilities
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """The most probable class of each row ``(n,)``."""
+        places = self.predict_log_proba(X).argmax(axis=1)
+        chosen: npt.NDArray[Any] = self.classes_[places]
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One shadow: a clone is fitted on the samples in `member` ``(N,)``, and asked about all."""
+
+    estimator: Any
+    x: Any
+    y: npt.NDArray[Any]
+    member: npt.NDArray[np.bool_]
+    seed: int
+
+
+def _drawn(
+    estimator: Any, x: Any, y: npt.NDArray[Any], member: npt.NDArray[np.bool_], groups: Any, shadows: int, seed: int
+) -> list[_Job]:
+    """The shadows: a coin for each person decides, which falls as often as the target's members are."""
+    persons = np.arange(len(y))
+    if groups is not None:
+        persons = checks.persons(checks.column(groups, len(y), "groups"), "groups")[0]
+    count = persons.max() + 1
+    share = len(np.unique(persons[member])) / count
+    heads = seeds.rng(seed, "shadows").random((shadows, count)) < share
+    return [_Job(estimator, x, y, coin[persons], seeds.seed(seed, "shadow", k)) for k, coin in enumerate(heads)]
+
+
+def _fitted(jobs: Sequence[_Job], engine: Engine) -> list[npt.NDArray[np.float64]]:
+    """What the shadows answer ``(N, C)``, in their order."""
+    found: dict[int, npt.NDArray[np.float64]] = {}
+    for outcome in engine.run(_answers_of_clone, jobs):
+        if outcome.result is None:
+            raise UserError(f"shadow {outcome.index + 1} of {len(jobs)} cannot be fitted: {outcome.error}")
+        found[outcome.index] = outcome.result
+    return [found[place] for place in range(len(jobs))]
+
+
+def _answers_of_clone(job: _Job) -> npt.NDArray[np.float64]:
+    try:
+        fresh = clone(job.estimator)
+    except TypeError as error:
+        raise UserError(f"the estimator cannot be cloned, as scikit-learn does it: {error}") from None
+    states = [name for name in fresh.get_params() if name.split("__")[-1] == "random_state"]
+    fresh.set_params(**{name: seeds.seed(job.seed, name) % 2**31 for name in states})
+    fresh.fit(_rows(job.x, job.member), job.y[job.member])
+    return _answers(fresh, job.x, _classes(job.estimator))
+
+
+def _classes(estimator: Any) -> npt.NDArray[Any]:
+    """The classes of a fitted classifier, in the order of its answers' columns."""
+    classes = getattr(estimator, "classes_", None)
+    asked = hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1 or not asked:
+        raise UserError(
+            f"got {type(estimator).__name__}, which has no classes_, or neither predict_proba nor decision_function; "
+            "expected a fitted classifier of one label: call fit first"
+        )
+    return classes
+
+
+def _answers(estimator: Any, x: Any, classes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Probabilities or logits ``(N, C)``; of a class that the estimator never saw 0, or -inf."""
+    if hasattr(estimator, "predict_proba"):
+        outputs, never = np.asarray(estimator.predict_proba(x), np.float64), 0.0
+    else:
+        outputs, never = np.asarray(estimator.decision_function(x), np.float64), -np.inf
+        if outputs.ndim == 1:  # of two classes: the log-odds of the second
+            outputs = np.column_stack([np.zeros(len(outputs)), outputs])
+    own = _classes(estimator)
+    if outputs.shape != (x.shape[0], len(own)):
+        raise UserError(
+            f"{type(estimator).__name__} answers {outputs.shape}; expected ({x.shape[0]}, {len(own)}), one column per "
+            "class (of an SVC: decision_function_shape='ovr')"
+        )
+    found = np.full((len(outputs), len(classes)), never)
+    found[:, np.searchsorted(classes, own)] = outputs
+    return found
+
+
+def _stacked(train: Any, test: Any) -> tuple[Any, int]:
+    """The rows of both, one after the other, and how many the first has."""
+    if isinstance(train, pd.DataFrame) and isinstance(test, pd.DataFrame):
+        if list(train.columns) != list(test.columns):
+            raise UserError("x_train and x_test have different columns; expected the same in the same order")
+        return pd.concat([train, test], ignore_index=True), len(train)
+    if scipy.sparse.issparse(train) and scipy.sparse.issparse(test):
+        parts: list[Any] = [train, test]
+        return scipy.sparse.vstack(parts).tocsr(), parts[0].shape[0]
+    first, second = checks.as_array(train, "x_train"), checks.as_array(test, "x_test")
+    if first.ndim < 1 or first.shape[1:] != second.shape[1:] or first.dtype.kind != second.dtype.kind:
+        raise UserError(
+            f"got x_train {first.dtype} {first.shape} and x_test {second.dtype} {second.shape}; expected rows of one "
+            "kind and length, both arrays, sparse matrices or DataFrames"
+        )
+    return np.concatenate([first, second]), len(first)
+
+
+def _rows(x: Any, chosen: npt.NDArray[np.bool_]) -> Any:
+    return x.loc[chosen] if isinstance(x, pd.DataFrame) else x[chosen]
+
+
+def _digests(x: Any) -> npt.NDArray[Any] | None:
+    """Something ``(N, ...)`` that is equal where rows are; None where that cannot be told."""
+    if scipy.sparse.issparse(x):
+        return None
+    if not isinstance(x, pd.DataFrame):
+        return None if x.dtype == object else np.asarray(x)
+    try:
+        return pd.util.hash_pandas_object(x, index=False).to_numpy()
+    except TypeError:  # of lists in cells
+        return None
