@@ -197,7 +197,7 @@ class Uncloneable:
             (X[IN], Y[IN], X[~IN], Y[~IN] + 7),
             "labels hold 7, 8, 9, which the estimator was not fitted on; expected 0, 1, 2",
         ),
-        (Uncloneable(), SPLIT, "shadow 1 of 2 cannot be fitted: the estimator cannot be cloned"),
+        (Uncloneable(), SPLIT, "the estimator cannot be cloned as scikit-learn does it"),
         (Stubborn().fit(X[IN], Y[IN]), SPLIT, "shadow 1 of 2 cannot be fitted: RuntimeError: too few rows for me"),
     ],
     ids=["unfitted", "regressor", "columns", "lengths", "labels", "uncloneable", "stubborn"],
@@ -205,6 +205,11 @@ class Uncloneable:
 def test_what_cannot_be_audited_says_why(model: Any, split: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         audit_estimator(model, *split, shadows=2, attacks="loss", engine=HERE)
+
+
+def test_a_negative_number_of_shadows_is_refused() -> None:
+    with pytest.raises(UserError, match="got shadows=-1"):
+        audit_estimator(GaussianNB().fit(X, Y), *SPLIT, shadows=-1, attacks="loss")
 
 
 def test_frames_of_different_columns_are_refused() -> None:

@@ -81,7 +81,7 @@ def audit_estimator(
     member = np.arange(len(y)) < n
     kind = "probs" if hasattr(estimator, "predict_proba") else "logits"
     outputs = _answers(estimator, x, classes)
-    jobs = _drawn(estimator, x, y, member, groups, shadows, seed)
+    jobs = _drawn(_Job(estimator, x, y, member, classes, seed), groups, shadows) if shadows else []
     fitted = _fitted(jobs, engine or Engine())
     found = predictions.of_groups(
         {kind: (outputs[member], outputs[~member])},
@@ -197,47 +197,50 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One shadow: a clone is fitted on the samples in `member` ``(N,)``, and asked about all."""
+    """One model: the estimator is fitted on the samples in `member` ``(N,)``, and asked about all."""
 
     estimator: Any
     x: Any
     y: npt.NDArray[Any]
     member: npt.NDArray[np.bool_]
+    classes: npt.NDArray[Any]
     seed: int
 
 
-def _drawn(
-    estimator: Any, x: Any, y: npt.NDArray[Any], member: npt.NDArray[np.bool_], groups: Any, shadows: int, seed: int
-) -> list[_Job]:
-    """The shadows: a coin for each person decides, which falls as often as the target's members are."""
-    persons = np.arange(len(y))
+def _drawn(target: _Job, groups: Any, shadows: int) -> list[_Job]:
+    """The shadows of a target: a coin for each person decides, which falls as often as the target's members are."""
+    if shadows < 0:
+        raise UserError(f"got shadows={shadows}; expected how many models are fitted, or 0 for none")
+    try:
+        fresh = replace(target, estimator=clone(target.estimator))
+    except TypeError as error:
+        raise UserError(f"the estimator cannot be cloned as scikit-learn does it, for shadows: {error}") from None
+    persons, seed = np.arange(len(target.y)), target.seed
     if groups is not None:
-        persons = checks.persons(checks.column(groups, len(y), "groups"), "groups")[0]
+        persons = checks.persons(checks.column(groups, len(persons), "groups"), "groups")[0]
     count = persons.max() + 1
-    share = len(np.unique(persons[member])) / count
+    share = len(np.unique(persons[target.member])) / count
     heads = seeds.rng(seed, "shadows").random((shadows, count)) < share
-    return [_Job(estimator, x, y, coin[persons], seeds.seed(seed, "shadow", k)) for k, coin in enumerate(heads)]
+    return [replace(fresh, member=coin[persons], seed=seeds.seed(seed, "shadow", k)) for k, coin in enumerate(heads)]
 
 
 def _fitted(jobs: Sequence[_Job], engine: Engine) -> list[npt.NDArray[np.float64]]:
     """What the shadows answer ``(N, C)``, in their order."""
     found: dict[int, npt.NDArray[np.float64]] = {}
-    for outcome in engine.run(_answers_of_clone, jobs):
+    for outcome in engine.run(_shadow, jobs):
         if outcome.result is None:
             raise UserError(f"shadow {outcome.index + 1} of {len(jobs)} cannot be fitted: {outcome.error}")
         found[outcome.index] = outcome.result
     return [found[place] for place in range(len(jobs))]
 
 
-def _answers_of_clone(job: _Job) -> npt.NDArray[np.float64]:
-    try:
-        fresh = clone(job.estimator)
-    except TypeError as error:
-        raise UserError(f"the estimator cannot be cloned, as scikit-learn does it: {error}") from None
-    states = [name for name in fresh.get_params() if name.split("__")[-1] == "random_state"]
-    fresh.set_params(**{name: seeds.seed(job.seed, name) % 2**31 for name in states})
-    fresh.fit(_rows(job.x, job.member), job.y[job.member])
-    return _answers(fresh, job.x, _classes(job.estimator))
+def _shadow(job: _Job) -> npt.NDArray[np.float64]:
+    """What one answers ``(N, C)``."""
+    model = clone(job.estimator)  # in one process, jobs share it
+    states = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
+    model.set_params(**{name: seeds.seed(job.seed, name) % 2**31 for name in states})
+    model.fit(_rows(job.x, job.member), job.y[job.member])
+    return _answers(model, job.x, job.classes)
 
 
 def _classes(estimator: Any) -> npt.NDArray[Any]:
