@@ -142,6 +142,12 @@ def test_whatever_arrow_takes_for_a_table_is_one() -> None:
     frame = patients()
     expected = data.from_frame(frame, label="outcome")
     same(data.from_frame(pa.Table.from_pandas(frame, preserve_index=False), label="outcome"), expected)
+    numbered = frame.set_axis(range(7), axis=1)
+    same(data.from_frame(numbered, label=6, drop=[0], group=5),  # type: ignore[arg-type,list-item]
+         data.from_frame(numbered, label="6", drop="0", group="5"))  # fmt: skip
+    dense = frame.assign(age=frame["age"].astype(float))
+    same(data.from_frame(dense.astype({"age": pd.SparseDtype(float, 0)}), label="outcome"),
+         data.from_frame(dense, label="outcome"))  # fmt: skip
     same(data.from_frame(frame.rename(columns={"age": 7}), label="outcome", drop="7"),
          data.from_frame(frame, label="outcome", drop="age"))  # fmt: skip
 
@@ -151,6 +157,7 @@ def test_whatever_arrow_takes_for_a_table_is_one() -> None:
     [
         ([1, 2], {}, r"got list as a table .*; expected a pandas DataFrame"),
         (pd.concat([patients(), patients()[["age"]]], axis=1), {}, "the table: has several columns named age"),
+        (patients().rename(columns={"age": ""}), {}, "the table: column 1 has no name"),
         (pa.table([[1], [2]], names=["a", "a"]), {}, "the table: has several columns named a"),
         (patients(), {"label": "outcom"}, "unknown label column of the table 'outcom': did you mean 'outcome'"),
         (patients(), {"drop": ["agee"]}, "unknown column to drop from the table 'agee'"),
@@ -165,7 +172,20 @@ def test_whatever_arrow_takes_for_a_table_is_one() -> None:
         (patients().assign(age=[1, np.inf] * 30), {}, "'age' holds infinite values"),
         (patients().assign(outcome=np.linspace(0, 1, 60)), {}, "'outcome' holds fractions"),
     ],
-    ids=["list", "twice", "twice, arrow", "label", "drop", "few", "lists", "mixed", "ranges", "infinite", "regression"],
+    ids=[
+        "list",
+        "twice",
+        "nameless",
+        "twice, arrow",
+        "label",
+        "drop",
+        "few",
+        "lists",
+        "mixed",
+        "ranges",
+        "infinite",
+        "regression",
+    ],
 )
 def test_a_frame_that_is_no_data_set_says_why(frame: Any, about: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):

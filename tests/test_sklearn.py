@@ -10,18 +10,22 @@ import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
 import relaxloss as rl
+from relaxloss import seeds
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.integrations.sklearn import DefendedClassifier, audit_estimator
@@ -94,8 +98,9 @@ def test_shadows_are_clones_on_coin_flips_and_find_what_was_planted() -> None:
 def test_the_shadows_answers_are_those_of_models_fitted_by_hand() -> None:
     model = GaussianNB().fit(X[IN], Y[IN])  # draws nothing, so that only who is in it matters
     rows, labels = np.concatenate([X[IN], X[~IN]]), np.concatenate([Y[IN], Y[~IN]])
-    coins = rl.seeds.rng(3, "shadows").random((4, len(rows))) < IN.mean()  # as documented: a coin for each sample
-    answers = [GaussianNB().fit(rows[coin], labels[coin]).predict_proba(rows) for coin in coins]
+    coins = seeds.rng(3, "shadows").random((4, len(rows))) < IN.mean()  # a coin for each sample, and an order for each
+    orders = [seeds.rng(seeds.seed(3, "shadow", k), "order").permutation(np.flatnonzero(coins[k])) for k in range(4)]
+    answers = [GaussianNB().fit(rows[order], labels[order]).predict_proba(rows) for order in orders]
     settings: dict[str, Any] = {"attacks": "lira,rmia,calibration", "seed": 3}
     expected = rl.audit(
         member_probs=model.predict_proba(X[IN]), member_labels=Y[IN], nonmember_probs=model.predict_proba(X[~IN]),
@@ -159,6 +164,11 @@ def test_persons_are_in_a_shadow_as_a_whole() -> None:
     model = GaussianNB().fit(X[IN], Y[IN])
     audit = audit_estimator(model, *SPLIT, shadows=4, groups=groups, engine=HERE, attacks="loss,lira")
     assert audit.facts["persons"]["members"] == len({each for each in groups if each.startswith("in")})
+    SEEN.clear()
+    uneven = np.where(IN[order], np.arange(len(Y)) // 10, 1000 + np.arange(len(Y)))  # members have more rows each
+    audit_estimator(Memory().fit(X[IN], Y[IN]), *SPLIT, shadows=60, groups=uneven, engine=HERE, attacks="loss")
+    sizes = [len(rows) for _, rows in SEEN[1:]]
+    assert abs(np.mean(sizes) - IN.sum()) < 5 * np.std(sizes) / np.sqrt(60), "as many rows as the target, on average"
 
 
 def test_an_estimator_that_answers_at_random_is_flagged() -> None:
@@ -176,6 +186,9 @@ class Stubborn(GaussianNB):
         return super().fit(x, y, sample_weight)
 
 
+PREFIT = CalibratedClassifierCV(FrozenEstimator(GaussianNB().fit(X[IN], Y[IN]))).fit(X[IN], Y[IN])
+
+
 class Uncloneable:
     """No scikit-learn estimator, though it answers like one."""
 
@@ -191,6 +204,16 @@ class Uncloneable:
         (GaussianNB(), SPLIT, "GaussianNB, which has no classes_.*call fit first"),
         (LinearRegression().fit(X, Y), SPLIT, "LinearRegression, which has no classes_"),
         (GaussianNB().fit(X, Y), (X[IN], Y[IN], X[~IN][:, :3], Y[~IN]), r"x_train float64 .* and x_test float64"),
+        (
+            GaussianNB().fit(X, Y),
+            (pd.DataFrame(X[IN]), Y[IN], X[~IN], Y[~IN]),
+            "x_train a DataFrame and x_test an array",
+        ),
+        (GaussianNB().fit(X, Y), (X[IN], Y[IN], None, Y[~IN]), "x_train an array and x_test None"),
+        (SVC(decision_function_shape="ovo").fit(X, Y), SPLIT, "predicted class in .* expected one column per class"),
+        (FrozenEstimator(GaussianNB().fit(X, Y)), SPLIT, "the estimator is fitted beforehand"),
+        (PREFIT, SPLIT, "estimator is fitted beforehand, and a shadow would hold"),
+        (DefendedClassifier(recipe=TINY, reference=0.5).fit(X[IN], Y[IN]), SPLIT, "are its defense's reference and no"),
         (GaussianNB().fit(X, Y), (X[IN], Y[IN][1:], X[~IN], Y[~IN]), "y_train has shape"),
         (
             GaussianNB().fit(X, Y),
@@ -200,16 +223,125 @@ class Uncloneable:
         (Uncloneable(), SPLIT, "the estimator cannot be cloned as scikit-learn does it"),
         (Stubborn().fit(X[IN], Y[IN]), SPLIT, "shadow 1 of 2 cannot be fitted: RuntimeError: too few rows for me"),
     ],
-    ids=["unfitted", "regressor", "columns", "lengths", "labels", "uncloneable", "stubborn"],
+    ids=[
+        "unfitted",
+        "regressor",
+        "columns",
+        "kinds",
+        "None",
+        "pairs",
+        "frozen",
+        "prefit",
+        "reference",
+        "lengths",
+        "labels",
+        "uncloneable",
+        "stubborn",
+    ],
 )
 def test_what_cannot_be_audited_says_why(model: Any, split: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         audit_estimator(model, *split, shadows=2, attacks="loss", engine=HERE)
 
 
-def test_a_negative_number_of_shadows_is_refused() -> None:
-    with pytest.raises(UserError, match="got shadows=-1"):
-        audit_estimator(GaussianNB().fit(X, Y), *SPLIT, shadows=-1, attacks="loss")
+@pytest.mark.parametrize("shadows", [-1, 2.5, "4", True, None])
+def test_what_is_no_number_of_shadows_is_refused(shadows: Any) -> None:
+    with pytest.raises(UserError, match=f"got shadows={shadows!r}"):
+        audit_estimator(GaussianNB().fit(X, Y), *SPLIT, shadows=shadows, attacks="loss")
+
+
+def test_what_is_wrong_is_said_before_the_shadows_are_fitted() -> None:
+    model = Memory().fit(X[IN], Y[IN])
+    SEEN.clear()
+    few = (X[IN], Y[IN], X[~IN][:3], Y[~IN][:3])
+    both = np.zeros(len(Y), int)
+    for split, settings in ((SPLIT, {"attacks": "lirra"}), (few, {}), (SPLIT, {"groups": both})):
+        with pytest.raises(UserError, match=r"lirra|non-members|one side"):
+            audit_estimator(model, *split, shadows=3, engine=HERE, **settings)
+    assert not SEEN
+
+
+class Tail(ClassifierMixin, BaseEstimator):
+    """Holds the last fifth of its rows out, as networks that watch a validation set do; knows the others by heart."""
+
+    def fit(self, x: Any, y: Any) -> Tail:
+        self.memory_ = Memory().fit(x[: len(y) * 4 // 5], y[: len(y) * 4 // 5])
+        self.classes_ = self.memory_.classes_
+        HELD.append({row.tobytes() for row in x[len(y) * 4 // 5 :]})
+        return self
+
+    def predict_proba(self, x: Any) -> Any:
+        return self.memory_.predict_proba(x)
+
+
+HELD: list[set[bytes]] = []
+
+
+def test_what_a_shadow_holds_out_at_the_end_is_of_both_sides() -> None:
+    model = Tail().fit(X[IN], Y[IN])
+    HELD.clear()
+    audit_estimator(model, *SPLIT, shadows=20, attacks="loss", engine=HERE)
+    share = [
+        np.mean([row.tobytes() in held for row in X[IN]]) / np.mean([row.tobytes() in held for row in X])
+        for held in HELD
+    ]
+    assert 0.85 < np.mean(share) < 1.15, "members are held out as often as others"
+
+
+def test_classes_in_an_order_of_their_own_are_understood() -> None:
+    class Turned(GaussianNB):
+        """Its columns are in another order."""
+
+        def fit(self, x: Any, y: Any, sample_weight: Any = None) -> Any:
+            super().fit(x, y, sample_weight)
+            self.order_ = np.roll(np.arange(len(self.classes_)), 1)
+            self.sorted_, self.classes_ = self.classes_, self.classes_[self.order_]
+            return self
+
+        def predict_proba(self, x: Any) -> Any:
+            turned, self.classes_ = self.classes_, self.sorted_
+            found = super().predict_proba(x)[:, self.order_]
+            self.classes_ = turned
+            return found
+
+    settings: dict[str, Any] = {"shadows": 3, "engine": HERE, "attacks": "loss,lira"}
+    for labels in (Y, np.minimum(Y, 1)):
+        split = (X[IN], labels[IN], X[~IN], labels[~IN])
+        plain = audit_estimator(GaussianNB().fit(X[IN], labels[IN]), *split, **settings)
+        turned = audit_estimator(Turned().fit(X[IN], labels[IN]), *split, **settings)
+        assert turned.worst["auc"] == pytest.approx(plain.worst["auc"])
+        assert turned.rows.query("measure == 'test_accuracy'")["value"].to_list() == pytest.approx(
+            plain.rows.query("measure == 'test_accuracy'")["value"].to_list()
+        )
+
+
+def test_categories_of_another_type_are_refused_and_shadows_see_those_of_the_fit() -> None:
+    kinds: list[str] = []
+
+    class Spy(HistGradientBoostingClassifier):
+        def fit(self, x: Any, y: Any) -> Any:
+            kinds.append(str(x.dtypes["c"]))
+            return super().fit(x, y)
+
+    frame = pd.DataFrame({"c": np.random.default_rng(0).integers(0, 6, len(Y)) * 10, "z": X[:, 0]})
+    train, test = frame[IN].astype({"c": "category"}), frame[~IN & (frame["c"] != 50)].astype({"c": "category"})
+    model = Spy(max_iter=5).fit(train, Y[IN])
+    with pytest.raises(UserError, match=r"columns of different types: c \(category, category\)"):
+        audit_estimator(model, train, Y[IN], test, Y[test.index], attacks="loss")
+    audit_estimator(
+        model, train, Y[IN], test.astype(train.dtypes), Y[test.index], shadows=2, attacks="loss", engine=HERE
+    )
+    assert kinds == ["category"] * 3
+
+
+def test_a_step_that_writes_into_its_input_changes_no_later_one() -> None:
+    x = np.exp(X)
+    split = (x[IN], Y[IN], x[~IN], Y[~IN])
+    found = []
+    for copy in (True, False):
+        model = make_pipeline(StandardScaler(copy=copy), LogisticRegression()).fit(x[IN].copy(), Y[IN])
+        found.append(rows_of(audit_estimator(model, *split, shadows=3, engine=HERE, attacks="loss,lira")))
+    pd.testing.assert_frame_equal(*found)
 
 
 def test_frames_of_different_columns_are_refused() -> None:
@@ -239,6 +371,16 @@ def test_it_trains_what_train_trains() -> None:
     np.testing.assert_allclose(model.predict_proba(frame).sum(axis=1), 1)
     with pytest.raises(UserError, match="random_state=None; expected a whole number"):
         DefendedClassifier(random_state=None).fit(frame, names)  # type: ignore[arg-type]
+
+
+def test_columns_go_by_name_and_where_there_are_none_by_position() -> None:
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    by_name, by_place = (DefendedClassifier(recipe=TINY).fit(x, Y) for x in (frame, X))
+    expected = by_name.predict_log_proba(frame)
+    for model, x in ((by_name, X), (by_place, frame)):
+        with pytest.warns(UserWarning, match="feature names"):
+            np.testing.assert_array_equal(model.predict_log_proba(x), expected)
+    np.testing.assert_array_equal(by_place.predict_log_proba(X), expected)
 
 
 def test_a_search_chooses_among_defenses_and_a_pipeline_holds_one() -> None:

@@ -144,8 +144,8 @@ def _target(model: Trained, data: Dataset, queries: Iterable[str]) -> Signals:
 
 
 def _game(model: Trained, data: Dataset, pool: Any, outside: Any, shadows: int) -> Redrawn:
-    persons = [len(np.unique(data.persons[rows])) for rows in (model.split["members"], pool)]
-    return Redrawn(shadows, tuple(pool.tolist()), tuple(outside.tolist()), persons[0] / persons[1])
+    share = len(model.split["members"]) / len(pool)  # of the samples, so that a shadow has as many, whosever they are
+    return Redrawn(shadows, tuple(pool.tolist()), tuple(outside.tolist()), share)
 
 
 def _plan(

@@ -112,7 +112,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 listed.insert(3, "trained_as", design.labels[listed["record"]])
             about = head | {"adaptive": adaptive, "attack": strongest}
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
-            released = arrays.get("release", (0.0, 0.0))  # what was stored before networks were asked twice
+            released = arrays.get("release", (0.0, np.nan))  # of an older store, where only releases were asked twice
             facts = evaluation_facts(plan, defense, design, asked, own_facts, own_history, table, strongest, released)
             skill = measures.skill(useful, labels[design.test_of(first)])
             for flag in flags.raised(dataclasses.replace(facts, copies=copied, skill=skill)):
@@ -161,7 +161,7 @@ def evaluation_facts(
         lowest_fpr=min(measures.FPRS),
         shadows=len(design.member) - 1,
         adaptive=True in plan.modes,
-        changed_on_repeat=changed_on_repeat,
+        changed_on_repeat=None if np.isnan(changed_on_repeat) else changed_on_repeat,
         changed_labels=changed_labels,
         tied_pairs=metrics.tied_share(*table[best]) if best else None,
         label_only_advantage=advantage,

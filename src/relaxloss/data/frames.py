@@ -40,8 +40,7 @@ def from_frame(
     """
     if isinstance(frame, pd.DataFrame):
         names = [str(each) for each in frame.columns]
-        differ(names, "the table")
-        table = pa.table({each: _arrow(frame.iloc[:, place], each)[0] for place, each in enumerate(names)})
+        arrays = [_arrow(series, each)[0] for each, (_, series) in zip(names, frame.items(), strict=True)]
     else:
         try:
             table = pa.table(frame)
@@ -50,9 +49,18 @@ def from_frame(
             raise UserError(
                 f"got {kind} as a table ({error}); expected a pandas DataFrame, or a table of Arrow's"
             ) from None
-        differ(table.column_names, "the table")
-    drop = (drop,) if isinstance(drop, str) else tuple(drop)
-    return of_table(table, name, label=label, drop=drop, columns=described.read(columns or {}), group=group)
+        names, arrays = table.column_names, table.columns
+    differ(names, "the table")
+    if "" in names:
+        raise UserError(f"the table: column {names.index('') + 1} has no name; name it, or leave it out")
+    return of_table(
+        pa.table(arrays, names),
+        name,
+        label=str(label),
+        drop=[str(each) for each in ((drop,) if isinstance(drop, (str, int)) else drop)],  # as the columns' names are
+        columns=described.read(columns or {}),
+        group=None if group is None else str(group),
+    )
 
 
 def encode(frame: pd.DataFrame, columns: Sequence[Column]) -> Array:
@@ -102,6 +110,8 @@ def _values(frame: pd.DataFrame, names: list[str], name: str) -> pa.Array:
 
 def _arrow(series: pd.Series[Any], name: str) -> tuple[pa.Array, pa.Array]:
     """A column as Arrow's; and with the values of its categories, whose own codes are not ours, nor their numbers."""
+    if isinstance(series.dtype, pd.SparseDtype):
+        series = pd.Series(np.asarray(series))
     try:
         values = pa.array(series, from_pandas=True)
         if isinstance(values, pa.ChunkedArray):

@@ -15,19 +15,24 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from relaxloss import auditing, checks, predictions, seeds, sides
+from relaxloss.attacks import Attack
 from relaxloss.auditing import Audit
 from relaxloss.data import from_frame
 from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
+from relaxloss.predictions import Predictions
 from relaxloss.task import Recipe
 from relaxloss.trained import Trained, train
 
 TWICE = 256  # samples that are asked twice
+AGREE = 0.5  # share of the samples on which the largest value and the prediction must be one class's
 
 
 def audit_estimator(
@@ -39,35 +44,51 @@ def audit_estimator(
     *,
     shadows: int = 0,
     groups: npt.ArrayLike | None = None,
+    attacks: str | Sequence[Attack | str] = "all",
     engine: Engine | None = None,
     name: str | None = None,
+    coin_flips: bool = False,
+    guesses: int | None = None,
+    delta: float = 0.0,
+    level: float = 0.95,
     seed: int = 0,
-    **settings: Any,
 ) -> Audit:
     """Audit a fitted classifier: the samples that it was fitted on against samples that it was not.
 
+    Shadows are fitted without further arguments of ``fit``: of an estimator that was given weights of samples they are
+    of another kind. They are not kept: an audit that is cut off starts again.
+
     Args:
-        estimator: what was fitted on `x_train` and `y_train`. Its ``predict_proba`` is asked, or, if it has none, its
-            ``decision_function``, whose values are taken as logits.
+        estimator: what was fitted on `x_train` and `y_train`, all of them. Its ``predict_proba`` is asked, or, if it
+            has none, its ``decision_function``, whose values are taken as logits.
         x_train: the members: an array, a sparse matrix or a pandas DataFrame, as the estimator takes it.
         y_train: ``(n,)`` their classes.
         x_test: the non-members, from the same population. Samples that the estimator was chosen on are none.
         y_test: ``(m,)`` theirs.
-        shadows: how many clones of the estimator are fitted, each with a ``random_state`` of its own on those of all
-            n + m samples that a coin chooses, on average n. With a fifth of the samples in the test, 32 or more tell
-            something. 0: none, and attacks that need shadows are listed as not measured.
+        shadows: how many clones of the estimator are fitted, each on those of all n + m samples that a coin chooses, on
+            average n, in a random order, with random numbers of its own for every parameter ``random_state``. 16 or
+            more tell something; with a fifth of the samples in the test, 32. 0: none, and attacks that need shadows are
+            listed as not measured.
         groups: ``(n + m,)`` whose sample each is, the members' first, where persons have several (`relaxloss.audit`). A
             shadow is then fitted on all samples of a person or on none.
+        attacks: as in `relaxloss.auditing.run`, as are `coin_flips`, `guesses`, `delta` and `level`.
         engine: where the shadows are fitted.
         name: what the model is called in the report; None: the estimator's class.
-        seed: of the shadows, and of what `relaxloss.auditing.run` draws.
-        settings: more of `relaxloss.auditing.run`, such as ``attacks`` and ``level``.
+        seed: of the shadows, of the halves, and of attacks that draw random numbers.
 
     Raises:
-        UserError: the estimator is not fitted or no classifier, its answers, the samples and the labels do not fit each
-            other, or a shadow cannot be fitted.
+        UserError: the estimator is not fitted or no classifier; its answers, the samples and the labels do not fit each
+            other; or a shadow cannot be fitted, or would not be a new one.
     """
     classes = _classes(estimator)
+    if isinstance(shadows, bool) or not isinstance(shadows, (int, np.integer)) or shadows < 0:
+        raise UserError(f"got shadows={shadows!r}; expected how many models are fitted, or 0 for none")
+    if rest := _kept_back(estimator):
+        raise UserError(
+            f"{rest:,} of the samples that the estimator was fitted on are its defense's reference and no members; "
+            "expected that all are: train with relaxloss.train, and audit with relaxloss.audit_model"
+        )
+    chosen = auditing.chosen_of(attacks)
     x, n = _stacked(x_train, x_test)
     y = np.concatenate([checks.column(y_train, n, "y_train"), checks.column(y_test, x.shape[0] - n, "y_test")])
     if not (fits := np.isin(y, classes)).all():
@@ -77,34 +98,42 @@ def audit_estimator(
             "out, or give the labels as in the fit"
         )
     names = classes.astype(str)
-    labels = names[np.searchsorted(classes, y)]
+    labels = names[_places(y, classes)]
     member = np.arange(len(y)) < n
     kind = "probs" if hasattr(estimator, "predict_proba") else "logits"
     outputs = _answers(estimator, x, classes)
-    jobs = _drawn(_Job(estimator, x, y, member, classes, seed), groups, shadows) if shadows else []
-    fitted = _fitted(jobs, engine or Engine())
-    found = predictions.of_groups(
-        {kind: (outputs[member], outputs[~member])},
-        (labels[member], labels[~member]),
-        shadows=(np.stack(fitted), np.stack([job.member for job in jobs])) if jobs else None,
-        classes=names.tolist(),
-        groups=groups,
-    )
+    if kind == "logits":
+        _agree(estimator, x, classes[outputs.argmax(axis=1)])
+
+    def taken(shadows: Any) -> Predictions:
+        return predictions.of_groups(
+            {kind: (outputs[member], outputs[~member])},
+            (labels[member], labels[~member]),
+            shadows=shadows,
+            classes=names.tolist(),
+            groups=groups,
+        )
+
+    found = taken(None)  # before the shadows, which cost something
+    jobs = _drawn(_Job(estimator, x, y, member, classes, seed), found.persons, shadows) if shadows else []
+    if jobs:
+        found = taken((np.stack(_fitted(jobs, engine or Engine())), np.stack([job.member for job in jobs])))
     asked = "predict_proba" if kind == "probs" else "decision_function, whose values were taken as logits"
     notes = [*found.notes, f"The model is a fitted {type(estimator).__name__}; it was asked by {asked}."]
     if jobs:
         share = np.mean([job.member.mean() for job in jobs])
         notes.append(
-            f"The {shadows} shadow models are clones of it, fitted on {share:.0%} of these samples on average, chosen "
-            "by a coin for each."
+            f"The shadow models ({shadows}) are clones of it, fitted on {share:.0%} of these samples on average, "
+            "chosen by a coin for each, without weights of samples or other arguments."
         )
-    once, again = (_answers(estimator, _rows(x, np.arange(len(y)) < TWICE), classes) for _ in range(2))
+    once, again = (_answers(estimator, _rows(x, np.arange(min(TWICE, len(y)))), classes) for _ in range(2))
     facts: dict[str, Any] = {"changed_on_repeat": float((once != again).any(axis=1).mean())}
     if (rows := _digests(x)) is not None:
         facts["copies"] = sides.copied_rows(rows, found.labels, np.flatnonzero(member), np.flatnonzero(~member))
     return auditing.run(
         replace(found, notes=tuple(notes)),
-        name=name or type(estimator).__name__, adaptive=True, seed=seed, known=facts, **settings,
+        name=name or type(estimator).__name__, attacks=chosen, adaptive=True, coin_flips=coin_flips, guesses=guesses,
+        delta=delta, level=level, seed=seed, known=facts,
     )  # fmt: skip
 
 
@@ -115,10 +144,10 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     >>> # model.fit(x, y).predict_proba(x); GridSearchCV(model, {"defense": ["none", "relaxloss:alpha=0.5"]})
 
     A DataFrame's text, dates and missing values are understood as `relaxloss.data.from_frame` does; an array holds
-    numbers, NaN where one is missing.
+    numbers, NaN where one is missing. There are no weights of samples, and each row counts as a person.
 
     Args:
-        defense: as on the command line, or an object.
+        defense: as on the command line, with its fields, or an object; a search varies it as a whole.
         recipe: how the network is trained; None: the paper's for tables.
         reference: the share of the samples that is kept from the network for a defense that needs some; None: 0.2 for
             these, else 0.
@@ -169,14 +198,19 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return self
 
     def _table(self, x: Any, y: Any = "no_validation", *, reset: bool) -> tuple[pd.DataFrame, Any]:
-        """A table, whose columns are called 0, 1, ... if it was an array, and y; D and names are those of the fit."""
-        framed, labelled = isinstance(x, pd.DataFrame), not isinstance(y, str)
+        """A table, and y. What has no names has those of the fit, by position, and in the fit 0, 1, ..."""
+        framed = isinstance(x, pd.DataFrame)
         found = validate_data(
             self, x, y, reset=reset, skip_check_array=framed,
             **({} if framed else {"ensure_all_finite": "allow-nan", "ensure_min_samples": 2 if reset else 1}),
         )  # fmt: skip
-        x, y = found if labelled else (found, None)
-        return x if framed else pd.DataFrame(x, columns=[str(place) for place in range(x.shape[1])]), y
+        x, y = (found, None) if isinstance(y, str) else found
+        if reset:
+            return x if framed else pd.DataFrame(x, columns=[str(place) for place in range(x.shape[1])]), y
+        names = [column[0] for column in self.trained_.card["columns"]]
+        if not framed:
+            return pd.DataFrame(x, columns=names), y
+        return x if {*map(str, x.columns)} == set(names) else x.set_axis(names, axis=1), y
 
     def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
         """Log-probabilities ``(n, C)``, as the released model gives them."""
@@ -207,21 +241,28 @@ class _Job:
     seed: int
 
 
-def _drawn(target: _Job, groups: Any, shadows: int) -> list[_Job]:
-    """The shadows of a target: a coin for each person decides, which falls as often as the target's members are."""
-    if shadows < 0:
-        raise UserError(f"got shadows={shadows}; expected how many models are fitted, or 0 for none")
+def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_Job]:
+    """The shadows of a target: a coin for each person decides, so that on average they have as many samples as it."""
+    estimator = target.estimator
     try:
-        fresh = replace(target, estimator=clone(target.estimator))
+        fresh = replace(target, estimator=clone(estimator))
     except TypeError as error:
         raise UserError(f"the estimator cannot be cloned as scikit-learn does it, for shadows: {error}") from None
-    persons, seed = np.arange(len(target.y)), target.seed
-    if groups is not None:
-        persons = checks.persons(checks.column(groups, len(persons), "groups"), "groups")[0]
-    count = persons.max() + 1
-    share = len(np.unique(persons[target.member])) / count
-    heads = seeds.rng(seed, "shadows").random((shadows, count)) < share
-    return [replace(fresh, member=coin[persons], seed=seeds.seed(seed, "shadow", k)) for k, coin in enumerate(heads)]
+    parts = {"the estimator": estimator} | fresh.estimator.get_params()
+    frozen = [
+        key
+        for key, part in parts.items()
+        if isinstance(part, FrozenEstimator) or (isinstance(part, str) and part == "prefit")
+    ]
+    if frozen:
+        raise UserError(
+            f"{checks.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members taught "
+            "it; expected an estimator that is fitted as a whole: give it unfitted parts, or shadows=0"
+        )
+    heads = seeds.rng(target.seed, "shadows").random((shadows, persons.max() + 1)) < target.member.mean()
+    return [
+        replace(fresh, member=coin[persons], seed=seeds.seed(target.seed, "shadow", k)) for k, coin in enumerate(heads)
+    ]
 
 
 def _fitted(jobs: Sequence[_Job], engine: Engine) -> list[npt.NDArray[np.float64]]:
@@ -239,7 +280,8 @@ def _shadow(job: _Job) -> npt.NDArray[np.float64]:
     model = clone(job.estimator)  # in one process, jobs share it
     states = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
     model.set_params(**{name: seeds.seed(job.seed, name) % 2**31 for name in states})
-    model.fit(_rows(job.x, job.member), job.y[job.member])
+    rows = seeds.rng(job.seed, "order").permutation(np.flatnonzero(job.member))  # what a fit holds out at the end is
+    model.fit(_rows(job.x, rows), job.y[rows])  # nobody's side
     return _answers(model, job.x, job.classes)
 
 
@@ -255,12 +297,39 @@ def _classes(estimator: Any) -> npt.NDArray[Any]:
     return classes
 
 
+def _kept_back(estimator: Any) -> int:
+    """How many samples a `DefendedClassifier` kept as a reference; also at the end of a pipeline, or of a search."""
+    inner = getattr(estimator, "best_estimator_", estimator)
+    inner = inner[-1] if isinstance(inner, Pipeline) else inner
+    return len(inner.trained_.split["reference"]) if isinstance(inner, DefendedClassifier) else 0
+
+
+def _places(values: npt.NDArray[Any], classes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Where the values stand among the classes, which may be in any order."""
+    order = np.argsort(classes)
+    places: npt.NDArray[np.int64] = order[np.searchsorted(classes, values, sorter=order)]
+    return places
+
+
+def _agree(estimator: Any, x: Any, first: npt.NDArray[Any]) -> None:
+    """Refuse values that are no class's: of three classes there are three pairs, too."""
+    said = np.asarray(estimator.predict(x.copy()))
+    if (share := (said == first).mean()) < AGREE:
+        raise UserError(
+            f"the largest value of {type(estimator).__name__}'s decision_function is that of the predicted class in "
+            f"{share:.0%} of the samples only; expected one column per class (of an SVC: decision_function_shape='ovr')"
+        )
+
+
 def _answers(estimator: Any, x: Any, classes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Probabilities or logits ``(N, C)``; of a class that the estimator never saw 0, or -inf."""
+    """Probabilities or logits ``(N, C)``; of a class that the estimator never saw 0, or -inf.
+
+    It is asked with a copy, for a step may write into what it is given.
+    """
     if hasattr(estimator, "predict_proba"):
-        outputs, never = np.asarray(estimator.predict_proba(x), np.float64), 0.0
+        outputs, never = np.asarray(estimator.predict_proba(x.copy()), np.float64), 0.0
     else:
-        outputs, never = np.asarray(estimator.decision_function(x), np.float64), -np.inf
+        outputs, never = np.asarray(estimator.decision_function(x.copy()), np.float64), -np.inf
         if outputs.ndim == 1:  # of two classes: the log-odds of the second
             outputs = np.column_stack([np.zeros(len(outputs)), outputs])
     own = _classes(estimator)
@@ -270,30 +339,53 @@ def _answers(estimator: Any, x: Any, classes: npt.NDArray[Any]) -> npt.NDArray[n
             "class (of an SVC: decision_function_shape='ovr')"
         )
     found = np.full((len(outputs), len(classes)), never)
-    found[:, np.searchsorted(classes, own)] = outputs
+    found[:, _places(own, classes)] = outputs
     return found
 
 
 def _stacked(train: Any, test: Any) -> tuple[Any, int]:
     """The rows of both, one after the other, and how many the first has."""
-    if isinstance(train, pd.DataFrame) and isinstance(test, pd.DataFrame):
+    kinds = [_kind(each) for each in (train, test)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"got x_train {kinds[0]} and x_test {kinds[1]}; expected both of one kind")
+    if isinstance(train, pd.DataFrame):
         if list(train.columns) != list(test.columns):
             raise UserError("x_train and x_test have different columns; expected the same in the same order")
+        pairs = zip(train.columns, train.dtypes, test.dtypes, strict=True)
+        if apart := [f"{name} ({one}, {other})" for name, one, other in pairs if not _joins(one, other)]:
+            raise UserError(
+                f"x_train and x_test hold columns of different types: {checks.listed(apart)}; expected the same, as "
+                "categories too: x_test.astype(x_train.dtypes)"
+            )
         return pd.concat([train, test], ignore_index=True), len(train)
-    if scipy.sparse.issparse(train) and scipy.sparse.issparse(test):
+    if scipy.sparse.issparse(train):
         parts: list[Any] = [train, test]
         return scipy.sparse.vstack(parts).tocsr(), parts[0].shape[0]
     first, second = checks.as_array(train, "x_train"), checks.as_array(test, "x_test")
-    if first.ndim < 1 or first.shape[1:] != second.shape[1:] or first.dtype.kind != second.dtype.kind:
+    if first.ndim < 1 or first.shape[1:] != second.shape[1:] or not _joins(first.dtype, second.dtype):
         raise UserError(
             f"got x_train {first.dtype} {first.shape} and x_test {second.dtype} {second.shape}; expected rows of one "
-            "kind and length, both arrays, sparse matrices or DataFrames"
+            "kind and length"
         )
     return np.concatenate([first, second]), len(first)
 
 
-def _rows(x: Any, chosen: npt.NDArray[np.bool_]) -> Any:
-    return x.loc[chosen] if isinstance(x, pd.DataFrame) else x[chosen]
+def _kind(x: Any) -> str:
+    if x is None:
+        return "None"
+    if isinstance(x, pd.DataFrame):
+        return "a DataFrame"
+    return "a sparse matrix" if scipy.sparse.issparse(x) else "an array"
+
+
+def _joins(one: Any, other: Any) -> bool:
+    """Whether columns of both types are one column, in which each value is what it was."""
+    plain = isinstance(one, np.dtype) and isinstance(other, np.dtype)
+    return bool(one == other) or (plain and any({one.kind, other.kind} <= set(kinds) for kinds in ("iuf", "OU")))
+
+
+def _rows(x: Any, places: npt.NDArray[np.int64]) -> Any:
+    return x.iloc[places] if isinstance(x, pd.DataFrame) else x[places]
 
 
 def _digests(x: Any) -> npt.NDArray[Any] | None:
