@@ -16,7 +16,7 @@ from scipy import special, stats
 from sklearn.metrics import roc_auc_score
 
 import relaxloss as rl
-from relaxloss import auditing, checks, cli, metrics, onerun, prediction_files
+from relaxloss import auditing, checks, cli, findings, metrics, onerun, prediction_files
 from relaxloss.attacks import functional
 from relaxloss.errors import UserError
 from relaxloss.predictions import of_arrays
@@ -780,3 +780,17 @@ def test_classes_that_are_numbers_are_found_by_their_value(name: str, tmp_path: 
         classes=[name.format(label) for label in (1, 2, 3)], attacks="loss",
     )  # fmt: skip
     assert set(audit.records["label"]) == {name.format(1), name.format(2)}
+
+
+def test_a_heavy_tail_leaves_the_histogram_its_shape() -> None:
+    chance = np.random.default_rng(0)
+    member = np.repeat([True, False], 500)
+    scores = chance.normal(member, 1.0)
+    scores[chance.random(1000) < 0.05] *= -1e4  # a likelihood ratio's
+    found = pd.DataFrame(findings.histogram(scores, member))
+    assert found["left"].min() > -10
+    assert found["share"].max() < 0.2
+    assert found.groupby("membership")["share"].sum().to_list() == pytest.approx([1, 1])
+    assert (found["share"] > 0).groupby(found["membership"]).sum().min() > 25
+    plain = pd.DataFrame(findings.histogram(chance.normal(size=1000), member))
+    assert 4 < plain["right"].max() - plain["left"].min() < 5.5, "no tail: from the 1 % to the 99 % quantile"

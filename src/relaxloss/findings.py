@@ -132,9 +132,15 @@ def design_flags(found: Predictions, asked: Asked) -> tuple[Flag, ...]:
 
 
 def histogram(scores: Scores, member: npt.NDArray[np.bool_], bins: int = 50) -> list[dict[str, Any]]:
-    """Shares in equal bins from the 1 % to the 99 % quantile; what is beyond falls into the first and the last."""
+    """Shares in equal bins where the scores are; what is beyond falls into the first and the last.
+
+    From the 1 % to the 99 % quantile, but no further than three interquartile ranges beyond the quartiles (Tukey's
+    outer fences): a likelihood ratio has tails that would leave all else in one bin.
+    """
     (values,) = bounded(scores)
-    low, high = np.quantile(values, [0.01, 0.99])
+    low, first, third, high = np.quantile(values, [0.01, 0.25, 0.75, 0.99])
+    if third > first:
+        low, high = max(low, first - 3 * (third - first)), min(high, third + 3 * (third - first))
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value, but for rounding
         low, high = low - 0.5, low + 0.5
     found = []

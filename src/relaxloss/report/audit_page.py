@@ -131,7 +131,7 @@ def histogram(audit: Audit) -> Figure:
     )  # fmt: skip
     caption = (
         f"What the strongest attack ({attack}) sees: the scores of members and of non-members. The more the two shapes "
-        f"overlap, the less it learns. Scores beyond the 1 % and 99 % quantiles are in the outer bins. {_count(audit)}"
+        f"overlap, the less it learns. Scores beyond the axis's ends are in the outer bins. {_count(audit)}"
     )
     return Figure("scores", drawing.finished(chart, bins=bins), caption)
 
