@@ -247,6 +247,15 @@ def _named_after(column: str, labels: list[str]) -> str:
     return known.get(name, labels[-1])
 
 
+def named(columns: Sequence[str], at: str) -> None:
+    """Refuse a table in which a column has no name."""
+    if "" in columns:
+        raise UserError(
+            f"{at}: column {columns.index('') + 1} has no name (a row number that was saved along?); name it, or "
+            "remove it"
+        )
+
+
 def differ(columns: Sequence[str], at: str) -> None:
     """Refuse a table in which several columns have one name."""
     if double := sorted(name for name, count in Counter(columns).items() if count > 1):

@@ -368,10 +368,17 @@ class Redrawn(Game):
         """A coin for every person of the pool and every shadow."""
         pool, reference = (np.array(each, dtype=np.int64) for each in (self.pool, self.reference))
         whose = np.unique(dataset.persons[pool], return_inverse=True)[1]
-        coins = seeds.rng(seed, "game", "coins").random((self.shadows, whose.max() + 1)) < self.share
         member = np.zeros((self.shadows, len(dataset)), dtype=bool)
-        member[:, pool] = coins[:, whose]
+        member[:, pool] = coins(seeds.rng(seed, "game", "coins"), self.shadows, whose, self.share)
         return Design(member, (), pool, pool, reference, np.zeros(0, np.int64))
+
+
+def coins(
+    chance: np.random.Generator, shadows: int, persons: npt.NDArray[np.int64], share: float
+) -> npt.NDArray[np.bool_]:
+    """Which samples ``(n,)`` of the persons 0, 1, ... are in each shadow ``(K, n)``: a coin for each person decides."""
+    heads = chance.random((shadows, persons.max() + 1)) < share
+    return heads[:, persons]
 
 
 GAMES: dict[str, type[Game]] = {game.name: game for game in (FiveFolds, RandomHalves, TuningFolds)}

@@ -179,11 +179,7 @@ def read_csv(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
         raise UserError(
             f"{path}: is no CSV with one row of column names and as many values in each row: {_fault(content)}"
         ) from None
-    if "" in table.column_names:
-        raise UserError(
-            f"{path}: column {table.column_names.index('') + 1} has no name (a row number that was saved along?); "
-            "name it, or remove it"
-        )
+    checks.named(table.column_names, str(path))
     return table
 
 

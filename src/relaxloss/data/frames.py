@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 
-from relaxloss.checks import differ, listed
+from relaxloss.checks import differ, listed, named
 from relaxloss.data import dates, described, labels
 from relaxloss.data.base import FEWEST_MEMBERS, Array, Column, Dataset
 from relaxloss.data.files import as_text, codes_of, of_table
@@ -51,8 +51,7 @@ def from_frame(
             ) from None
         names, arrays = table.column_names, table.columns
     differ(names, "the table")
-    if "" in names:
-        raise UserError(f"the table: column {names.index('') + 1} has no name; name it, or leave it out")
+    named(names, "the table")
     return of_table(
         pa.table(arrays, names),
         name,

@@ -27,11 +27,12 @@ from relaxloss.data import from_frame
 from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
+from relaxloss.games import coins
 from relaxloss.predictions import Predictions
+from relaxloss.signals import TWICE
 from relaxloss.task import Recipe
 from relaxloss.trained import Trained, train
 
-TWICE = 256  # samples that are asked twice
 AGREE = 0.5  # share of the samples on which the largest value and the prediction must be one class's
 
 
@@ -259,10 +260,8 @@ def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_
             f"{checks.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members taught "
             "it; expected an estimator that is fitted as a whole: give it unfitted parts, or shadows=0"
         )
-    heads = seeds.rng(target.seed, "shadows").random((shadows, persons.max() + 1)) < target.member.mean()
-    return [
-        replace(fresh, member=coin[persons], seed=seeds.seed(target.seed, "shadow", k)) for k, coin in enumerate(heads)
-    ]
+    members = coins(seeds.rng(target.seed, "shadows"), shadows, persons, target.member.mean())
+    return [replace(fresh, member=own, seed=seeds.seed(target.seed, "shadow", k)) for k, own in enumerate(members)]
 
 
 def _fitted(jobs: Sequence[_Job], engine: Engine) -> list[npt.NDArray[np.float64]]:
