@@ -337,7 +337,9 @@ def _rank(rank: int, folder: Path) -> None:
     out["ddp"] = network.module.weight.grad
     torch.save(out, folder / f"{rank}.pt")
     dist.destroy_process_group()
-    os._exit(0)  # DDP keeps gloo's threads alive even now; one that asks for a lock of a Python that is ending aborts it
+    os._exit(
+        0
+    )  # DDP keeps gloo's threads alive even now; one that asks for a lock of a Python that is ending aborts it
 
 
 def _network() -> nn.Linear:

@@ -7,7 +7,7 @@ others.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 
 from relaxloss import gradients, seeds
 from relaxloss.data import Dataset
+from relaxloss.data.base import Kind
 from relaxloss.errors import UserError, unknown
 from relaxloss.task import Network, predict
 
@@ -178,26 +179,31 @@ def perturbed(release: nn.Module, network: Network, dataset: Dataset, labels: np
     """
     x = rows_of(dataset)
     y = torch.from_numpy(labels)
+    codes = torch.tensor([column.categories is not None for column in dataset.columns] or [False] * x.shape[1])
+    chance = seeds.generator("perturbed", dataset.fingerprint)
     hits = []
-    for copy in _perturbations(dataset, x):
+    for copy in perturbations(x, dataset.kind, chance, codes):
         hits.append((torch.from_numpy(_ask(release, copy)).argmax(1) == y).numpy())
     return {"hits": np.stack(hits)}
 
 
-def _perturbations(dataset: Dataset, x: torch.Tensor) -> Iterable[torch.Tensor]:
-    if dataset.kind == "image":
+def perturbations(
+    x: torch.Tensor, kind: Kind, chance: torch.Generator, still: torch.Tensor | None = None
+) -> Iterator[torch.Tensor]:
+    """The queries of `perturbed` for samples ``(n, ...)``, the plain one first; `still`: which columns get no noise."""
+    if kind == "image":
         yield from (shifted(x, *view) for view in VIEWS)
         return
     yield x
-    chance = seeds.generator("perturbed", dataset.fingerprint)
-    if dataset.kind == "bits":
+    if kind == "bits":
         for rate in (0.005, 0.01, 0.03, 0.08):
             for _ in range(8):
-                yield x ^ (torch.rand(x.shape, generator=chance) < rate).to(torch.uint8)
+                flipped = torch.rand(x.shape, generator=chance) < rate
+                yield torch.where(flipped, 1 - x, x)
         return
-    codes = torch.tensor([column.categories is not None for column in dataset.columns] or [False] * x.shape[1])
-    deviation = torch.from_numpy(np.nan_to_num(np.nanstd(dataset.x.astype(np.float64), 0))).float()
-    deviation = torch.where(codes, 0.0, deviation)
+    deviation = torch.from_numpy(np.nan_to_num(np.nanstd(x.numpy().astype(np.float64), 0))).float()
+    if still is not None:
+        deviation = torch.where(still, 0.0, deviation)
     for scale in (0.1, 0.2, 0.4, 0.8):
         for _ in range(8):
             yield x + scale * deviation * torch.randn(x.shape, generator=chance)

@@ -21,6 +21,7 @@ from relaxloss.errors import UserError
 from relaxloss.specs import Registry, Spec
 
 Array = npt.NDArray[Any]
+Kind = Literal["image", "bits", "table"]
 
 # A category of fewer members is treated as missing: its one-hot weights are all about these few, and a saved model that
 # names it would say that one of them was there. Five is what statistics offices ask of a cell of a table.
@@ -162,7 +163,7 @@ class Dataset:
         return len(self.y)
 
     @property
-    def kind(self) -> Literal["image", "bits", "table"]:
+    def kind(self) -> Kind:
         """What a sample is: an image, a row of bits, or a row of numbers and categories."""
         if self.x.ndim == 4:
             return "image"

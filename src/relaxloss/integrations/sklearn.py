@@ -28,6 +28,7 @@ from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
 from relaxloss.games import coins
+from relaxloss.integrations import shadow_jobs
 from relaxloss.predictions import Predictions
 from relaxloss.signals import TWICE
 from relaxloss.task import Recipe
@@ -82,8 +83,7 @@ def audit_estimator(
             other; or a shadow cannot be fitted, or would not be a new one.
     """
     classes = _classes(estimator)
-    if isinstance(shadows, bool) or not isinstance(shadows, (int, np.integer)) or shadows < 0:
-        raise UserError(f"got shadows={shadows!r}; expected how many models are fitted, or 0 for none")
+    shadow_jobs.check_count(shadows)
     if rest := _kept_back(estimator):
         raise UserError(
             f"{rest:,} of the samples that the estimator was fitted on are its defense's reference and no members; "
@@ -118,15 +118,14 @@ def audit_estimator(
     found = taken(None)  # before the shadows, which cost something
     jobs = _drawn(_Job(estimator, x, y, member, classes, seed), found.persons, shadows) if shadows else []
     if jobs:
-        found = taken((np.stack(_fitted(jobs, engine or Engine())), np.stack([job.member for job in jobs])))
+        found = taken(
+            (np.stack(shadow_jobs.results(engine or Engine(), _shadow, jobs)), np.stack([job.member for job in jobs]))
+        )
     asked = "predict_proba" if kind == "probs" else "decision_function, whose values were taken as logits"
     notes = [*found.notes, f"The model is a fitted {type(estimator).__name__}; it was asked by {asked}."]
     if jobs:
-        share = np.mean([job.member.mean() for job in jobs])
-        notes.append(
-            f"The shadow models ({shadows}) are clones of it, fitted on {share:.0%} of these samples on average, "
-            "chosen by a coin for each, without weights of samples or other arguments."
-        )
+        what = f"clones of it, fitted on {shadow_jobs.share(jobs)}, without weights of samples or other arguments"
+        notes.append(f"The shadow models ({shadows}) are {what}.")
     once, again = (_answers(estimator, _rows(x, np.arange(min(TWICE, len(y)))), classes) for _ in range(2))
     facts: dict[str, Any] = {"changed_on_repeat": float((once != again).any(axis=1).mean())}
     if (rows := _digests(x)) is not None:
@@ -262,16 +261,6 @@ def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_
         )
     members = coins(seeds.rng(target.seed, "shadows"), shadows, persons, target.member.mean())
     return [replace(fresh, member=own, seed=seeds.seed(target.seed, "shadow", k)) for k, own in enumerate(members)]
-
-
-def _fitted(jobs: Sequence[_Job], engine: Engine) -> list[npt.NDArray[np.float64]]:
-    """What the shadows answer ``(N, C)``, in their order."""
-    found: dict[int, npt.NDArray[np.float64]] = {}
-    for outcome in engine.run(_shadow, jobs):
-        if outcome.result is None:
-            raise UserError(f"shadow {outcome.index + 1} of {len(jobs)} cannot be fitted: {outcome.error}")
-        found[outcome.index] = outcome.result
-    return [found[place] for place in range(len(jobs))]
 
 
 def _shadow(job: _Job) -> npt.NDArray[np.float64]:
