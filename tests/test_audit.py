@@ -237,6 +237,29 @@ def test_shadows_make_the_strong_attacks_possible() -> None:
     same(numbers(audit), numbers(rl.audit(**given, shadows=triples, attacks=QUICK)))
 
 
+def test_models_that_lack_the_samples_tell_populations_apart() -> None:
+    """Easier members, and shadows that start from the target's weights: both leak without anybody's membership."""
+
+    def flagged(audit: auditing.Audit) -> list[str]:
+        return [flag.detail for flag in audit.flags if flag.name == "different_populations"]
+
+    given, logits, member = with_shadows(8)
+    _, labels, inside = joined(given)
+    true = (labels[:, None] == np.arange(5)) * np.where(inside, 0.5, 0)[:, None]
+    details = flagged(rl.audit(**given, shadows=(logits + true, member), attacks="loss"))
+    hinges = [functional.hinge(each, labels) for each in logits + true]
+    lacked = [[own[i] for own, has in zip(hinges, member, strict=True) if not has[i]] for i in range(600)]
+    known = np.array([len(each) > 0 for each in lacked])
+    area = roc_auc_score(inside[known], [np.mean(each) for each in lacked if each])
+    assert f"AUC of {area:.3f}" in details[0]
+    assert "different_populations" in rl.audit(**given, attacks="loss").undecided
+    null = [
+        flagged(rl.audit(**own, shadows=tuple(rest), attacks="loss"))
+        for own, *rest in (with_shadows(3, seed=seed) for seed in range(40))
+    ]
+    assert sum(map(bool, null)) <= 1, "at 99.9 %"
+
+
 def test_shadows_in_an_npz(tmp_path: Path) -> None:
     given, logits, member = with_shadows(3)
     target, labels, inside = joined(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -338,6 +339,23 @@ def test_a_fit_that_gives_the_audited_model_is_refused(engine: Engine) -> None:
 
     with pytest.raises(UserError, match="the audited model itself"):
         audit_module(model, MEMBERS, OTHERS, fit=train_on, shadows=2, engine=engine, attacks="loss")
+
+
+def test_shadows_that_start_from_what_the_audited_model_holds_are_flagged() -> None:
+    target = Memory(*MEMBERS)
+
+    def further(dataset: Any, seed: int) -> nn.Module:
+        model = copy.deepcopy(target)
+        x, y = next(iter(DataLoader(dataset, len(dataset))))
+        model.x, model.y = torch.cat([model.x, x]), torch.cat([model.y, y])  # type: ignore[list-item]
+        return model
+
+    flagged = [
+        {flag.name for flag in audit_module(target, MEMBERS, OTHERS, fit=how, shadows=4, engine=HERE).flags}
+        & {"different_populations"}
+        for how in (further, remember)
+    ]
+    assert flagged == [{"different_populations"}, set()]
 
 
 def test_a_defended_loop_leaks_less_to_shadows_of_its_own_kind() -> None:

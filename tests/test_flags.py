@@ -66,6 +66,13 @@ CASES = [
     ("columns_exchanged", {"exchanged": (0.2, 0.9, 5.1)}, "would get 90.0%", {"exchanged": (0.2, 0.9, 5.0)}),
     ("class_mix", {"class_mix": (9e-4, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-3, 0.021, "b is rare")}),
     ("class_mix", {"class_mix": (1e-9, 0.021, "b is rare")}, "b is rare", {"class_mix": (1e-9, 0.02, "b is rare")}),
+    (
+        "different_populations",
+        {"bystanders": (0.53, 0.501, 0.559)},
+        "AUC of 0.530 (0.501 to 0.559)",
+        {"bystanders": (0.53, 0.5, 0.56)},
+    ),
+    ("different_populations", {"bystanders": (0.4, 0.35, 0.45)}, "0.400", {"bystanders": (0.4, 0.3, 0.5)}),
     ("selection_on_asked", {"selected_on_asked": True}, "chose", {"selected_on_asked": False}),
 ]
 NAMES = [check.name for check in CHECKS]
@@ -84,7 +91,7 @@ def test_raised_by_the_bad_fact_alone(name: str, bad: dict, detail: str, good: d
 
 def test_the_cases_cover_every_flag_and_every_fact() -> None:
     assert {case[0] for case in CASES} == set(NAMES)
-    assert len(set(NAMES)) == len(NAMES) == 18
+    assert len(set(NAMES)) == len(NAMES) == 19
     known = {field.name for field in dataclasses.fields(Facts)}
     assert {fact for case in CASES for fact in case[1]} == known
     assert all(set(check.needs) <= known for check in CHECKS)

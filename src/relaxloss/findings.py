@@ -12,6 +12,7 @@ import pandas as pd
 
 from relaxloss import flags, measures, metrics, sides
 from relaxloss.asked import Asked
+from relaxloss.attacks import functional
 from relaxloss.attacks.base import Evidence, Scores
 from relaxloss.attacks.functional.shapes import bounded
 from relaxloss.flags import Facts, Flag
@@ -106,8 +107,25 @@ def facts(
         skill=measures.skill(rows, found.labels[~found.member]),
         repeats=sides.repeats(logits, labels, member),
         exchanged=sides.exchanged(logits, labels),
+        bystanders=_bystanders(evidence, found, asked),
         class_mix=sides.class_mix(labels, member, found.classes),
     )
+
+
+def _bystanders(evidence: Evidence, found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+    """The AUC of the mean hinge of those shadows that lack a sample, of persons that some lack, and its interval."""
+    member = found.member[asked.records]
+    lacked = (~found.shadow_member).sum(axis=0)
+    if any(lacked[asked.records][side].sum() == 0 for side in (member, ~member)):
+        return None
+    total = np.zeros(len(lacked))
+    for shadow, has in zip(evidence.shadows, found.shadow_member, strict=True):
+        places = np.flatnonzero(~has)
+        seen = shadow.take(evidence.asked[places])
+        total[places] += bounded(functional.hinge(seen.plain, seen.labels))[0]
+    known = lacked[asked.records] > 0
+    scores, member = asked.mean(total / np.maximum(lacked, 1))[known], member[known]
+    return metrics.auc(scores, member), *metrics.auc_interval(scores, member, flags.AUC_LEVEL)
 
 
 def design_flags(found: Predictions, asked: Asked) -> tuple[Flag, ...]:

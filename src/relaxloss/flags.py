@@ -60,6 +60,8 @@ class Facts:
         skill: the accuracy on non-members, the lower end of its interval, and the share of their most frequent class.
         repeats: `relaxloss.sides.repeats`.
         exchanged: `relaxloss.sides.exchanged`.
+        bystanders: how well models that lack a sample tell the target's members from its non-members: the AUC of their
+            confidence, and its interval at level 0.999.
     """
 
     nonmembers: int | None = None
@@ -87,6 +89,7 @@ class Facts:
     skill: tuple[float, float, float] | None = None
     repeats: float | None = None
     exchanged: tuple[float, float, float] | None = None
+    bystanders: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta", "copies", "repeats"):
@@ -291,6 +294,14 @@ def _class_mix(facts: Facts) -> str | None:
     return f"{said} (chi-square test of all classes: p = {p:.1g})" if p < MIX[0] and distance > MIX[1] else None
 
 
+def _populations(facts: Facts) -> str | None:
+    assert facts.bystanders is not None
+    area, low, high = facts.bystanders
+    if low <= 0.5 <= high:
+        return None
+    return f"the confidence of shadows that lack a sample has an AUC of {area:.3f} ({low:.3f} to {high:.3f})"
+
+
 CHECKS = (
     Check(
         "auc_below_half",
@@ -360,6 +371,18 @@ CHECKS = (
         why="Attack scores differ between classes, so that a difference between the classes passes for membership, in "
         "either direction.",
         what_to_do="Take non-members from the same population as the members, or draw both with the same mix.",
+    ),
+    Check(
+        "different_populations",
+        ("bystanders",),
+        _populations,
+        raised_if="shadows that lack a sample tell by it whether the target has it (an AUC other than one half by its "
+        f"{AUC_LEVEL:.1%} interval)",
+        why="Such a model knows nobody's membership: it can tell the sides apart only if they are of different "
+        "populations, or if the target taught it, as it does where shadows start from its weights. The attacks' scores "
+        "then measure that, too.",
+        what_to_do="Draw members and non-members at random from one population, and train each shadow from the start. "
+        "Where that cannot be had, compare each AUC with this one and not with one half.",
     ),
     Check(
         "few_nonmembers",
