@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import Any
 
@@ -371,6 +372,16 @@ def test_it_trains_what_train_trains() -> None:
     np.testing.assert_allclose(model.predict_proba(frame).sum(axis=1), 1)
     with pytest.raises(UserError, match="random_state=None; expected a whole number"):
         DefendedClassifier(random_state=None).fit(frame, names)  # type: ignore[arg-type]
+
+
+def test_a_recipe_of_plain_values_can_be_written_down() -> None:
+    plain = {"model": "mlp:hidden=16", "epochs": 8, "milestones": [], "batch_size": 16}
+    model = DefendedClassifier("none", recipe=plain)
+    assert json.loads(json.dumps(model.get_params())) == model.get_params()
+    expected = DefendedClassifier("none", recipe=TINY).fit(X[IN], Y[IN]).predict_proba(X)
+    np.testing.assert_array_equal(model.fit(X[IN], Y[IN]).predict_proba(X), expected)
+    with pytest.raises(UserError, match=r"unknown field of Recipe 'epoch'.*'epochs'"):
+        DefendedClassifier(recipe={"epoch": 8}).fit(X, Y)
 
 
 def test_columns_go_by_name_and_where_there_are_none_by_position() -> None:

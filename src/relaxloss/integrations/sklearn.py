@@ -6,7 +6,7 @@ of them, and the classifiers of XGBoost, LightGBM and others that follow it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from relaxloss.games import coins
 from relaxloss.integrations import shadow_jobs
 from relaxloss.predictions import Predictions
 from relaxloss.signals import TWICE
+from relaxloss.specs import build
 from relaxloss.task import Recipe
 from relaxloss.trained import Trained, train
 
@@ -148,7 +149,7 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     Args:
         defense: as on the command line, with its fields, or an object; a search varies it as a whole.
-        recipe: how the network is trained; None: the paper's for tables.
+        recipe: how the network is trained, or a mapping of the recipe's fields; None: the paper's for tables.
         reference: the share of the samples that is kept from the network for a defense that needs some; None: 0.2 for
             these, else 0.
         random_state: the seed of split, initial weights and order; a whole number.
@@ -166,7 +167,7 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self,
         defense: Defense | str = "relaxloss",
         *,
-        recipe: Recipe | None = None,
+        recipe: Recipe | Mapping[str, Any] | None = None,
         reference: float | None = None,
         random_state: int = 0,
     ) -> None:
@@ -192,8 +193,9 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             label = f"{label}_"
         data = from_frame(frame.assign(**{label: labels}), label=label, name=type(self).__name__)
         self.classes_ = np.unique(labels)
+        recipe = build(Recipe, self.recipe) if isinstance(self.recipe, Mapping) else self.recipe
         self.trained_ = train(
-            data, self.defense, recipe=self.recipe, seed=int(self.random_state), test=0.0, reference=self.reference
+            data, self.defense, recipe=recipe, seed=int(self.random_state), test=0.0, reference=self.reference
         )
         return self
 
