@@ -381,8 +381,8 @@ CHECKS = (
         why="Such a model knows nobody's membership: it can tell the sides apart only if they are of different "
         "populations, or if the target taught it, as it does where shadows start from its weights. The attacks' scores "
         "then measure that, too.",
-        what_to_do="Draw members and non-members at random from one population, and train each shadow from the start. "
-        "Where that cannot be had, compare each AUC with this one and not with one half.",
+        what_to_do="Draw members and non-members at random from one population, and train each shadow from the start: "
+        "until then no AUC here is of membership alone, and the rest may be more than this one says.",
     ),
     Check(
         "few_nonmembers",
