@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -110,7 +111,7 @@ def by_hand(shadows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         chance = seeds.seed(seed, "shadow", place)
         order = torch.from_numpy(seeds.rng(chance, "order").permutation(np.flatnonzero(own)))
         with torch.random.fork_rng():
-            torch.manual_seed(chance)
+            torch.manual_seed(chance % 2**31)
             found.append(answers(fit(TensorDataset(POOL[0][order], POOL[1][order])), POOL[0]).numpy())
     return np.stack(found), coins
 
@@ -244,7 +245,8 @@ def test_named_inputs_of_words_are_asked_and_not_perturbed() -> None:
     assert found.worst["auc"] > 0.8
     assert {"lira", "rmia"} <= aucs(found).keys()
     assert {"grad_x_l1", "label_only"} <= found.unmeasured.keys()
-    assert any("no gradients" in note for note in found.facts["notes"])
+    assert "no array of numbers" in found.unmeasured["label_only"]
+    assert "no gradients of it: its inputs" in found.unmeasured["grad_x_l1"]
 
 
 class Views(Dataset[Any]):
@@ -288,6 +290,11 @@ class Stream(IterableDataset[Any]):
         return iter(zip(X, Y, strict=True))
 
 
+class Stubborn(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("I want more")
+
+
 class Wide(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.zeros(1, 3)
@@ -302,9 +309,15 @@ LOCK = threading.Lock()
         (DataLoader(TensorDataset(*MEMBERS)), {}, "loader.dataset"),
         (Stream(), {}, "IterableDataset"),
         (X, {}, "cannot be read as pairs"),
+        ([{"input_ids": x, "labels": y} for x, y in zip(*MEMBERS, strict=True)], {}, "mappings with input_ids, labels"),
+        (TensorDataset(X, X, Y), {}, "got a tuple of 3"),
+        (({}, Y[IN]), {}, "no inputs"),
+        ((X[IN], F.one_hot(Y[IN])), {}, r"y has shape \(\d+, 3\)"),
+        (MEMBERS, {"model": nn.Sequential(net(), nn.Sigmoid())}, "as where each class has a sigmoid"),
+        (MEMBERS, {"model": Stubborn()}, r"I want more \(test_audit_module.py"),
         (7, {}, "got a int as members"),
         ((X[IN], Y), {}, "one per label"),
-        ((X[IN].double(), Y[IN]), {}, "the same of a sample"),
+        ((X[IN].double(), Y[IN]), {}, r"torch.float64 \(N, 6\).*torch.float32 \(N, 6\).*the same of a sample"),
         ((X[IN][:, :5], Y[IN]), {}, "the same of a sample"),
         ((X[IN] / 0, Y[IN]), {}, "NaN or infinite"),
         ((X[IN], Y[IN] + 1), {}, "labels hold '3'"),
@@ -318,7 +331,7 @@ LOCK = threading.Lock()
         (MEMBERS, {"model": net(5)}, "cannot be asked"),
         (MEMBERS, {"model": Wide()}, "one row of each"),
         (MEMBERS, {"model": nn.Unflatten(1, (2, 3))}, r"gave \(240, 2, 3\)"),
-        (MEMBERS, {"fit": lambda dataset, seed: None, "shadows": 2}, "fit gave a NoneType"),
+        (MEMBERS, {"fit": lambda dataset, seed: None, "shadows": 2}, "2 of 2 shadows .* fit gave a NoneType"),
         (MEMBERS, {"fit": lambda dataset, seed: net(out=4), "shadows": 2}, "4 classes"),
         (MEMBERS, {"fit": lambda dataset, seed: (LOCK, net())[1], "shadows": 2, "engine": Engine("processes", 2)},
          "cannot be sent to other processes"),
@@ -337,8 +350,148 @@ def test_a_fit_that_gives_the_audited_model_is_refused(engine: Engine) -> None:
     def train_on(dataset: Any, seed: int) -> nn.Module:
         return model
 
-    with pytest.raises(UserError, match="the audited model itself"):
+    with pytest.raises(UserError, match="that was there before"):
         audit_module(model, MEMBERS, OTHERS, fit=train_on, shadows=2, engine=engine, attacks="loss")
+
+
+def test_a_model_that_was_there_before_is_no_shadow() -> None:
+    """It may know what an earlier shadow was trained on."""
+    shared = net()
+
+    def further(dataset: Any, seed: int) -> nn.Module:
+        return shared
+
+    with pytest.raises(UserError, match="that was there before it was called"):
+        audit_module(net(), MEMBERS, OTHERS, fit=further, shadows=2, engine=HERE, attacks="loss")
+
+
+@pytest.mark.parametrize("engine", [HERE, Engine("processes", 2)], ids=["here", "processes"])
+def test_a_fit_may_have_loaders_with_processes_and_any_generator(engine: Engine) -> None:
+    def drawing(dataset: Any, seed: int) -> nn.Module:
+        np.random.seed(seed)
+        rows = [y for _, y in DataLoader(dataset, 60, num_workers=1)]
+        model = net()
+        with torch.no_grad():
+            model[0].weight += random.random() + np.random.rand() + torch.cat(rows).float().mean()
+        return model
+
+    states = random.getstate(), np.random.get_state()[1].copy()  # type: ignore[index]
+    one, other = (
+        rows_of(audit_module(net_of(0), MEMBERS, OTHERS, fit=drawing, shadows=2, engine=engine, attacks="lira"))
+        for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(one, other)
+    assert states[0] == random.getstate()
+    np.testing.assert_array_equal(states[1], np.random.get_state()[1])  # type: ignore[arg-type]
+
+
+def net_of(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return net()
+
+
+def test_labels_come_to_the_fit_as_they_were_given() -> None:
+    seen = []
+
+    def watching(dataset: Any, seed: int) -> nn.Module:
+        seen.append(next(iter(DataLoader(dataset, 7)))[1])
+        return net(out=1)
+
+    y = (Y > 0).float()[:, None]
+    settings: dict[str, Any] = {"fit": watching, "shadows": 1, "engine": HERE, "attacks": "loss"}
+    found = audit_module(net(out=1), (X[IN], y[IN]), (X[~IN], y[~IN]), **settings)
+    assert (seen[0].dtype, seen[0].shape) == (torch.float32, (7, 1))
+    assert found.facts["classes"] == ["0", "1"]
+
+
+def test_shadows_that_fail_are_left_out_and_most_end_it(trained: nn.Module) -> None:
+    calls = []
+
+    def every(which: Any) -> Any:
+        def moody(dataset: Any, seed: int) -> nn.Module:
+            calls.append(seed)
+            if which(len(calls)):
+                raise RuntimeError("a last batch of one")
+            return fit(dataset, seed)
+
+        return moody
+
+    settings: dict[str, Any] = {"shadows": 6, "engine": HERE, "attacks": "lira"}
+    found = audit_module(trained, MEMBERS, OTHERS, fit=every(lambda n: n == 3), **settings)
+    assert found.facts["shadows"] == 5
+    assert any("1 of 6 shadows" in note and "a last batch of one" in note for note in found.facts["notes"])
+    calls.clear()
+    with pytest.raises(UserError, match=r"2 of 6 shadows .* a last batch of one \(test_audit_module.py"):
+        audit_module(trained, MEMBERS, OTHERS, fit=every(lambda n: True), **settings)
+    assert len(calls) == 2, "the others were not tried"
+
+
+def test_other_rows_and_other_trainings_than_is_said_are_noticed() -> None:
+    """Of models that learn by heart; a shadow that leaks as the target does raises nothing."""
+
+    def wrong(dataset: Any, seed: int) -> nn.Module:
+        return Memory(X[dataset.indices], Y[dataset.indices])  # in the user's own order
+
+    def all_rows(dataset: Any, seed: int) -> nn.Module:
+        return Memory(X, Y)
+
+    def names(how: Any) -> set[str]:
+        settings: dict[str, Any] = {"fit": how, "shadows": 6, "engine": HERE, "attacks": "loss"}
+        return {flag.name for flag in audit_module(Memory(*MEMBERS), MEMBERS, OTHERS, **settings).flags}
+
+    assert ["unlike_shadows" in names(how) for how in (wrong, all_rows, remember)] == [True, True, False]
+
+
+def test_unequal_numbers_of_rows_are_noticed() -> None:
+    """100 members have 5 rows each and 100 others one; the model knows nobody."""
+    chance = torch.Generator().manual_seed(0)
+    x, y = torch.randn(600, 6, generator=chance), torch.randint(3, (600,), generator=chance)
+    groups = np.concatenate([np.repeat(np.arange(100), 5), 100 + np.arange(100)])
+    found = audit_module(net(), (x[:500], y[:500]), (x[500:], y[500:]), groups=groups, attacks="loss")
+    assert "rows_per_person" in {flag.name for flag in found.flags}
+    assert found.worst["auc"] > 0.6, "and no leak"
+    even = audit_module(net(), (x[:500], y[:500]), (x[500:], y[500:]), groups=np.arange(600) // 5, attacks="loss")
+    assert "rows_per_person" in even.passed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_are_asked_as_they_are(dtype: torch.dtype) -> None:
+    model = nn.Sequential(net_of(0), nn.Softmax(1))
+    expected = audit_module(model, MEMBERS, OTHERS, attacks="loss")
+    found = audit_module(
+        copy.deepcopy(model).to(dtype), (X[IN].to(dtype), Y[IN]), (X[~IN].to(dtype), Y[~IN]), attacks="loss"
+    )
+    assert aucs(found)["loss"] == pytest.approx(aucs(expected)["loss"], abs=0.02)
+    assert any("taken as probabilities" in note for note in found.facts["notes"])
+
+
+def test_odd_sizes_of_batches_change_nothing() -> None:
+    model = nn.Sequential(net_of(0), Squeeze())
+    y = (Y > 0).long()
+    pairs = (X[IN], y[IN]), (X[~IN], y[~IN])
+    whole, odd = (audit_module(model, *pairs, attacks="loss,whitebox", batch_size=size) for size in (1024, 239))
+    assert aucs(odd) == pytest.approx(aucs(whole), abs=1e-3)
+    for size in (85, 1):
+        found = audit_module(model, *pairs, attacks="loss", batch_size=size)
+        assert "randomised_release" in found.passed
+        assert aucs(found)["loss"] == pytest.approx(aucs(whole)["loss"], abs=1e-3)
+
+
+class Squeeze(nn.Module):
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, :1].squeeze()
+
+
+def test_what_cannot_be_differentiated_or_moved_leaves_the_other_attacks() -> None:
+    x = torch.rand(len(Y), 1, 3, 30, generator=torch.Generator().manual_seed(0))
+    found = audit_module(Numpy(), (x[IN], Y[IN]), (x[~IN], Y[~IN]), attacks="loss,label_only,grad_x_l1")
+    assert {"loss", "label_only"} <= aucs(found).keys()
+    assert "no gradients of it" in found.unmeasured["grad_x_l1"]
+
+
+class Numpy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(5 * x.flatten(1).numpy()[:, :3])
 
 
 def test_shadows_that_start_from_what_the_audited_model_holds_are_flagged() -> None:

@@ -73,6 +73,19 @@ CASES = [
         {"bystanders": (0.53, 0.5, 0.56)},
     ),
     ("different_populations", {"bystanders": (0.4, 0.35, 0.45)}, "0.400", {"bystanders": (0.4, 0.3, 0.5)}),
+    (
+        "rows_per_person",
+        {"rows_per_person": (0.6, 0.51, 0.69)},
+        "AUC of 0.600 (0.510 to 0.690)",
+        {"rows_per_person": (0.5, 0.5, 0.5)},
+    ),
+    ("unlike_shadows", {"unlike": (0.9, 0.84, 5.1)}, "0.900, the shadows' tells theirs", {"unlike": (0.9, 0.84, 5.0)}),
+    (
+        "unlike_shadows",
+        {"unlike": (0.84, 0.9, -5.1)},
+        "0.840, the shadows' tells theirs",
+        {"unlike": (0.86, 0.9, -9.0)},
+    ),
     ("selection_on_asked", {"selected_on_asked": True}, "chose", {"selected_on_asked": False}),
 ]
 NAMES = [check.name for check in CHECKS]
@@ -91,7 +104,7 @@ def test_raised_by_the_bad_fact_alone(name: str, bad: dict, detail: str, good: d
 
 def test_the_cases_cover_every_flag_and_every_fact() -> None:
     assert {case[0] for case in CASES} == set(NAMES)
-    assert len(set(NAMES)) == len(NAMES) == 19
+    assert len(set(NAMES)) == len(NAMES) == 21
     known = {field.name for field in dataclasses.fields(Facts)}
     assert {fact for case in CASES for fact in case[1]} == known
     assert all(set(check.needs) <= known for check in CHECKS)

@@ -94,6 +94,18 @@ def test_a_resumed_run_goes_on_with_its_epoch(tmp_path: Path) -> None:
     assert same(module.model, plain(31))
 
 
+def test_a_criterion_that_is_no_part_of_the_module_is_plain_where_it_validates(tmp_path: Path) -> None:
+    criterion = RelaxLoss(alpha=ALPHA)
+    module = Module(nn.Identity())
+    object.__setattr__(module, "criterion", lambda *given: criterion(*given))
+    del module._modules["criterion"]
+    trainer(3, tmp_path, SetEpoch(criterion)).fit(module, *loaders())
+    with torch.no_grad():
+        assert module.validated[-1] == rl.functional.cross_entropy(module.model(X), Y).item()
+    with pytest.raises(UserError, match="got a CrossEntropyLoss, which does not alternate"):
+        SetEpoch(nn.CrossEntropyLoss())  # type: ignore[arg-type]
+
+
 def test_without_a_criterion_or_the_callback_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Module has no criterion that alternates"):
         trainer(1, tmp_path, SetEpoch()).fit(Module(nn.CrossEntropyLoss()), loaders()[0])

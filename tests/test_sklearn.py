@@ -222,7 +222,11 @@ class Uncloneable:
             "labels hold 7, 8, 9, which the estimator was not fitted on; expected 0, 1, 2",
         ),
         (Uncloneable(), SPLIT, "the estimator cannot be cloned as scikit-learn does it"),
-        (Stubborn().fit(X[IN], Y[IN]), SPLIT, "shadow 1 of 2 cannot be fitted: RuntimeError: too few rows for me"),
+        (
+            Stubborn().fit(X[IN], Y[IN]),
+            SPLIT,
+            "2 of 2 shadows cannot be fitted, the first for this: RuntimeError: too few rows for me",
+        ),
     ],
     ids=[
         "unfitted",

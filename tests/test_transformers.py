@@ -102,6 +102,23 @@ def test_a_resumed_run_goes_on_with_its_epoch(tmp_path: Path) -> None:
     assert_same(mine.model, plain(25, RelaxLoss(alpha=ALPHA)))
 
 
+def test_a_data_set_without_length_has_epochs_too(tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(ROWS)
+
+    class Watched(RelaxLoss):
+        def set_epoch(self, epoch: int) -> None:
+            epochs.append(epoch)
+            super().set_epoch(epoch)
+
+    epochs: list[int] = []
+    mine = trainer(tmp_path, 1, Watched(alpha=ALPHA), max_steps=18)
+    mine.train_dataset = Stream()
+    mine.train()
+    assert epochs == [0, 1, 2]
+
+
 def test_its_model_is_audited_with_shadows_of_the_trainer(tmp_path: Path) -> None:
     def fit(dataset: Any, seed: int) -> Any:
         rows = [{**x, "labels": y} for x, y in (dataset[place] for place in range(len(dataset)))]

@@ -153,6 +153,7 @@ def run(
     seed: int = 0,
     evidence: Evidence | None = None,
     known: Mapping[str, Any] | None = None,
+    lacking: Mapping[str, str] | None = None,
 ) -> Audit:
     """Audit checked predictions.
 
@@ -169,10 +170,11 @@ def run(
         seed: of the halves and of attacks that draw random numbers.
         evidence: what an attacker sees of the samples in `found`; None: the predictions in it.
         known: facts for the flags (`flags.Facts`) that predictions do not tell.
+        lacking: why there are no answers to a query, by its name, if not because there are only predictions.
     """
     evidence = evidence or evidence_of(found, seed)
     chosen = chosen_of(attacks)
-    table, unmeasured = scores_of(evidence, chosen)
+    table, unmeasured = scores_of(evidence, chosen, LACKING | dict(lacking or {}))
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
     asked = Asked.of(np.arange(len(found.member)), found.persons)
@@ -257,8 +259,10 @@ def evidence_of(found: Predictions, seed: int) -> Evidence:
     )
 
 
-def scores_of(evidence: Evidence, chosen: Sequence[Attack]) -> tuple[dict[str, Scores], dict[str, str]]:
-    """The scores ``(N,)`` of every attack that can be made, and why the others cannot."""
+def scores_of(
+    evidence: Evidence, chosen: Sequence[Attack], lacking: Mapping[str, str]
+) -> tuple[dict[str, Scores], dict[str, str]]:
+    """The scores ``(N,)`` of every attack that can be made, and why the others cannot: `lacking`, by queries."""
     table: dict[str, Scores] = {}
     unmeasured: dict[str, str] = {}
     # RMIA's population: the asked samples. Which they are moves no rank, for the share that x beats grows with x's
@@ -266,7 +270,7 @@ def scores_of(evidence: Evidence, chosen: Sequence[Attack]) -> tuple[dict[str, S
     own = dataclasses.replace(evidence, population=evidence.asked, population_target=evidence.target)
     for attack in chosen:
         mine = own if attack.name == "rmia" else evidence
-        why = _lacking(attack, mine)
+        why = _unmet(attack, mine, lacking)
         if why is None:
             try:
                 table[str(attack)] = checked(attack, attack.score(mine), len(evidence.asked))
@@ -277,10 +281,10 @@ def scores_of(evidence: Evidence, chosen: Sequence[Attack]) -> tuple[dict[str, S
     return table, unmeasured
 
 
-def _lacking(attack: Attack, evidence: Evidence) -> str | None:
+def _unmet(attack: Attack, evidence: Evidence, lacking: Mapping[str, str]) -> str | None:
     needs, has = attack.needs, len(evidence.shadows)
     seen = {"white_box": evidence.target.gradient_norms, "perturbed": evidence.target.hits}
-    if reasons := [LACKING[query] for query in needs.queries if query in LACKING and seen[query] is None]:
+    if reasons := [lacking[query] for query in needs.queries if query in seen and seen[query] is None]:
         return reasons[0]
     nobody = not has and evidence.population_target is None
     if has < needs.shadows or (attack.name == "quantile" and nobody):  # it learns from known non-members

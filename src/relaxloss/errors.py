@@ -35,9 +35,14 @@ def unknown(kind: str, got: object, known: Iterable[str]) -> UserError:
 
 
 def told(error: BaseException) -> str:
-    """An error in one line: a `UserError`'s message; of any other its type, its message, and the line it comes from."""
+    """An error in one line: a `UserError`'s message; of any other its type, its message, and the line it comes from.
+
+    That is the last line of the user's own code, if there is one: it says more than a library's beneath it.
+    """
     if isinstance(error, UserError):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = list(traceback.extract_tb(error.__traceback__))
+    libraries = ("site-packages", str(Path(__file__).parent))
+    frames = [frame for frame in frames if not any(each in frame.filename for each in libraries)] or frames
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{where}"

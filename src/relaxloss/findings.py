@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.stats
 
 from relaxloss import flags, measures, metrics, sides
 from relaxloss.asked import Asked
@@ -90,6 +91,7 @@ def facts(
     if evidence.aligned:
         has = float(found.shadow_member[:, once].mean())
         each = len(found.shadow_member) * min(has, 1 - has)
+    hinges = _hinges(evidence)
     if known := [(fit.p, place, fit) for place, fit in answers if fit is not None]:
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
@@ -107,25 +109,56 @@ def facts(
         skill=measures.skill(rows, found.labels[~found.member]),
         repeats=sides.repeats(logits, labels, member),
         exchanged=sides.exchanged(logits, labels),
-        bystanders=_bystanders(evidence, found, asked),
+        bystanders=_bystanders(hinges, found, asked),
+        rows_per_person=_interval(asked.counts.astype(np.float64), member),
+        unlike=None if adaptive is False else _unlike(hinges, found, asked),
         class_mix=sides.class_mix(labels, member, found.classes),
     )
 
 
-def _bystanders(evidence: Evidence, found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
-    """The AUC of the mean hinge of those shadows that lack a sample, of persons that some lack, and its interval."""
+def _interval(scores: Scores, member: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The AUC and its interval, at the level of the flags."""
+    return metrics.auc(scores, member), *metrics.auc_interval(scores, member, flags.AUC_LEVEL)
+
+
+def _hinges(evidence: Evidence) -> npt.NDArray[np.float64]:
+    """Each shadow's confidence in each sample that is asked about, ``(K, N)``."""
+    found = [np.empty((0, len(evidence.asked)))]
+    for shadow in evidence.shadows:
+        seen = shadow.take(evidence.asked)
+        found.append(bounded(functional.hinge(seen.plain, seen.labels))[0][None])
+    return np.concatenate(found)
+
+
+def _bystanders(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+    """Of the mean confidence of those shadows that lack a sample, for persons whom some lack."""
     member = found.member[asked.records]
     lacked = (~found.shadow_member).sum(axis=0)
-    if any(lacked[asked.records][side].sum() == 0 for side in (member, ~member)):
-        return None
-    total = np.zeros(len(lacked))
-    for shadow, has in zip(evidence.shadows, found.shadow_member, strict=True):
-        places = np.flatnonzero(~has)
-        seen = shadow.take(evidence.asked[places])
-        total[places] += bounded(functional.hinge(seen.plain, seen.labels))[0]
     known = lacked[asked.records] > 0
-    scores, member = asked.mean(total / np.maximum(lacked, 1))[known], member[known]
-    return metrics.auc(scores, member), *metrics.auc_interval(scores, member, flags.AUC_LEVEL)
+    if not (known & member).any() or not (known & ~member).any():
+        return None
+    mean = np.where(found.shadow_member, 0, hinges).sum(axis=0) / np.maximum(lacked, 1)
+    return _interval(asked.mean(mean)[known], member[known])
+
+
+def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+    """The AUC of the target's confidence for its members, the shadows' mean one for theirs, their distance in errors.
+
+    Shadows of the target's kind are as likely as it to have any AUC. The variance of one is taken as DeLong's of the
+    target's, or the shadows' own if that is larger.
+    """
+    own = found.shadow_member[:, asked.records]
+    both = np.flatnonzero(own.any(axis=1) & ~own.all(axis=1))
+    if not len(both):
+        return None
+    member = found.member[asked.records]
+    target = asked.mean(bounded(functional.hinge(found.logits, found.labels))[0])
+    areas = np.array([metrics.auc(asked.mean(hinges[place]), own[place]) for place in both])
+    low, high = metrics.auc_interval(target, member, flags.AUC_LEVEL)
+    sampled = ((high - low) / (2 * scipy.stats.norm.ppf((1 + flags.AUC_LEVEL) / 2))) ** 2
+    variance = max(sampled, float(areas.var(ddof=1)) if len(areas) > 1 else 0.0, 1e-12)
+    area, mean = metrics.auc(target, member), float(areas.mean())
+    return area, mean, (area - mean) / math.sqrt(variance * (1 + 1 / len(areas)))
 
 
 def design_flags(found: Predictions, asked: Asked) -> tuple[Flag, ...]:

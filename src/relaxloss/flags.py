@@ -20,7 +20,8 @@ TIED = 0.05  # share of tied pairs: how they are split then moves the AUC by up 
 EPSILON = 10.0  # e^10 = 22,026: the odds may change so much (Ponomareva et al., JAIR 2023, call larger ε no guarantee)
 CHANCE = 0.05  # p-value above which labels fit their predictions no better than in random order
 COPIES = 0.01  # share of non-members: so many blur an AUC by half of that
-GAIN = 0.05  # of the true class's mean probability, that another order of the columns must bring
+GAIN = 0.05  # of the true class's mean probability, that another order of the columns must bring; and of an AUC
+UNLIKE = 5  # standard errors by which shadows must leak otherwise than the target
 MIX = 1e-3, 0.02  # p-value below which, and distance above which, the mix of classes differs between the sides
 AUC_LEVEL = 0.999  # of 15 attacks, one is below at 95 % in one null run in three
 DISCRETE = frozenset({"correctness", "label_only"})  # attacks whose scores tie by design
@@ -62,6 +63,9 @@ class Facts:
         exchanged: `relaxloss.sides.exchanged`.
         bystanders: how well models that lack a sample tell the target's members from its non-members: the AUC of their
             confidence, and its interval at level 0.999.
+        rows_per_person: how well the number of a person's samples tells who is a member: its AUC and interval, too.
+        unlike: the AUC of the target's confidence for its own members, the mean of the shadows' for theirs, and by how
+            many standard errors they differ.
     """
 
     nonmembers: int | None = None
@@ -90,6 +94,8 @@ class Facts:
     repeats: float | None = None
     exchanged: tuple[float, float, float] | None = None
     bystanders: tuple[float, float, float] | None = None
+    rows_per_person: tuple[float, float, float] | None = None
+    unlike: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("lowest_fpr", "changed_on_repeat", "changed_labels", "tied_pairs", "delta", "copies", "repeats"):
@@ -294,12 +300,31 @@ def _class_mix(facts: Facts) -> str | None:
     return f"{said} (chi-square test of all classes: p = {p:.1g})" if p < MIX[0] and distance > MIX[1] else None
 
 
+def _tells(found: tuple[float, float, float], what: str) -> str | None:
+    """An AUC whose interval lacks one half, said."""
+    area, low, high = found
+    return None if low <= 0.5 <= high else f"{what} an AUC of {area:.3f} ({low:.3f} to {high:.3f})"
+
+
 def _populations(facts: Facts) -> str | None:
     assert facts.bystanders is not None
-    area, low, high = facts.bystanders
-    if low <= 0.5 <= high:
+    return _tells(facts.bystanders, "the confidence of shadows that lack a sample has")
+
+
+def _rows_per_person(facts: Facts) -> str | None:
+    assert facts.rows_per_person is not None
+    return _tells(facts.rows_per_person, "how many samples a person has tells members with")
+
+
+def _unlike(facts: Facts) -> str | None:
+    assert facts.unlike is not None
+    own, theirs, errors = facts.unlike
+    if abs(errors) <= UNLIKE or abs(own - theirs) <= GAIN:
         return None
-    return f"the confidence of shadows that lack a sample has an AUC of {area:.3f} ({low:.3f} to {high:.3f})"
+    return (
+        f"the target's confidence tells its own members with an AUC of {own:.3f}, the shadows' tells theirs with one "
+        f"of {theirs:.3f} on average"
+    )
 
 
 CHECKS = (
@@ -383,6 +408,27 @@ CHECKS = (
         "then measure that, too.",
         what_to_do="Draw members and non-members at random from one population, and train each shadow from the start: "
         "until then no AUC here is of membership alone, and the rest may be more than this one says.",
+    ),
+    Check(
+        "rows_per_person",
+        ("rows_per_person",),
+        _rows_per_person,
+        raised_if="the number of a person's samples tells who is a member (an AUC other than one half by its "
+        f"{AUC_LEVEL:.1%} interval)",
+        why="A person's score is the mean, or the largest, of the samples', and is distributed otherwise where there "
+        "are more of them: the number alone then passes for membership, in either direction.",
+        what_to_do="Split persons at random, or keep equally many samples of each.",
+    ),
+    Check(
+        "unlike_shadows",
+        ("unlike",),
+        _unlike,
+        raised_if="shadows tell their own members by their confidence otherwise than the target does, by more than "
+        f"{GAIN:g} of AUC and {UNLIKE} standard errors",
+        why="Shadows that were trained as the target was leak as much as it does. These were trained in another way, "
+        "or on other samples than is said; attacks that use them are then weaker than they could be.",
+        what_to_do="Train each shadow as the target was, on the samples that it is said to have and on no others, and "
+        "to the end.",
     ),
     Check(
         "few_nonmembers",

@@ -153,9 +153,10 @@ def shifted(x: torch.Tensor, flip: bool, down: int, right: int) -> torch.Tensor:
     out = torch.zeros_like(x)
     source = x.flip(3) if flip else x
     height, width = x.shape[2:]
-    out[:, :, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = source[
-        :, :, max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
-    ]
+    if abs(down) < height and abs(right) < width:
+        out[:, :, max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = source[
+            :, :, max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+        ]
     return out
 
 
@@ -201,7 +202,7 @@ def perturbations(
                 flipped = torch.rand(x.shape, generator=chance) < rate
                 yield torch.where(flipped, 1 - x, x)
         return
-    deviation = torch.from_numpy(np.nan_to_num(np.nanstd(x.numpy().astype(np.float64), 0))).float()
+    deviation = torch.as_tensor(np.nan_to_num(np.nanstd(x.numpy().astype(np.float64), 0))).float()
     if still is not None:
         deviation = torch.where(still, 0.0, deviation)
     for scale in (0.1, 0.2, 0.4, 0.8):

@@ -26,14 +26,31 @@ class SetEpoch(Callback):
     own mean; on several devices the mean is over all of them.
 
     Args:
-        criteria: which; by default all among the module's parts.
+        criteria: which; by default all among the module's parts. They become the plain cross-entropy where Lightning
+            validates, also if they are no parts of it.
 
     Raises:
-        UserError: at the start of the training, if there is none.
+        UserError: for what is no such criterion; and at the start of the training, if there is none.
     """
 
     def __init__(self, *criteria: Alternating) -> None:
+        for each in criteria:
+            if not isinstance(each, Alternating):
+                raise UserError(
+                    f"got a {type(each).__name__}, which does not alternate by epoch; expected relaxloss.nn.RelaxLoss "
+                    "or CRL: other criteria need no callback"
+                )
         self.criteria = criteria
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning calls it."""
+        for criterion in self.criteria:
+            criterion.eval()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Lightning calls it."""
+        for criterion in self.criteria:
+            criterion.train()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Lightning calls it."""

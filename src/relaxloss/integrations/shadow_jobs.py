@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,30 +29,75 @@ J = TypeVar("J", bound=Job)
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted(Generic[R]):
+    """What became of the jobs.
+
+    Attributes:
+        results: of those that were fitted, in their order.
+        member: ``(K, N)`` who is in these.
+        failed: what is to be said of the others; empty if there are none.
+    """
+
+    results: list[R]
+    member: npt.NDArray[np.bool_]
+    failed: str
+
+    def notes(self, how: str) -> list[str]:
+        """What the report says of them; `how` ends in the verb."""
+        if not self.results:
+            return []
+        share = f"{self.member.mean():.0%} of these samples on average, chosen by a coin for each"
+        return [f"The shadow models ({len(self.results)}) {how} {share}.", *([self.failed] if self.failed else [])]
+
+
 def check_count(shadows: Any) -> None:
     """Refuse what is no number of shadows."""
     if isinstance(shadows, bool) or not isinstance(shadows, (int, np.integer)) or shadows < 0:
         raise UserError(f"got shadows={shadows!r}; expected how many models are fitted, or 0 for none")
 
 
-def share(jobs: Sequence[Job]) -> str:
-    """How large a part of the samples they have, in words."""
-    mean = np.mean([job.member.mean() for job in jobs])
-    return f"{mean:.0%} of these samples on average, chosen by a coin for each"
+def fitted(engine: Engine, fit: Callable[[J], R], jobs: Sequence[J], n: int) -> Fitted[R]:
+    """Fit the shadows of n samples. If some cannot be fitted, the rest must do; if most cannot, it ends at once.
+
+    Raises:
+        UserError: of those that came to an end, half or more failed.
+    """
+    found: dict[int, R] = {}
+    errors: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        stop = Path(folder) / "stop"
+        try:
+            for outcome in engine.run(_Unless(fit, stop), jobs):
+                if outcome.result is not None:
+                    found[outcome.index] = outcome.result[0]
+                elif outcome.error:
+                    errors[outcome.index] = outcome.error
+                if len(errors) > 1 and len(errors) >= len(found):
+                    stop.touch()
+        except pickle.PicklingError as error:
+            raise UserError(
+                f"the shadows cannot be sent to other processes ({error}); expected what can be pickled: fit them in "
+                'this process, engine=relaxloss.engine.Engine("inprocess")'
+            ) from None
+    said = (
+        f"{len(errors)} of {len(jobs)} shadows cannot be fitted, the first for this: {errors[min(errors)]}"
+        if errors
+        else ""
+    )
+    if errors and len(errors) >= len(found):
+        raise UserError(said)
+    kept = sorted(found)
+    member = np.array([jobs[place].member for place in kept], bool).reshape(len(kept), n)
+    return Fitted([found[place] for place in kept], member, f"{said}. The others are used." if said else "")
 
 
-def results(engine: Engine, fitted: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
-    """What `fitted` gives of each job, in their order; a `UserError` if one fails."""
-    try:
-        outcomes = sorted(engine.run(fitted, jobs), key=lambda outcome: outcome.index)
-    except pickle.PicklingError as error:
-        raise UserError(
-            f"the shadows cannot be sent to other processes ({error}); expected what can be pickled: fit them in this "
-            'process, engine=relaxloss.engine.Engine("inprocess")'
-        ) from None
-    found = []
-    for outcome in outcomes:
-        if outcome.result is None:
-            raise UserError(f"shadow {outcome.index + 1} of {len(jobs)} cannot be fitted: {outcome.error}")
-        found.append(outcome.result)
-    return found
+@dataclass(frozen=True)
+class _Unless(Generic[J, R]):
+    """The function, and nothing once the file is there."""
+
+    function: Callable[[J], R]
+    stop: Path
+
+    def __call__(self, job: J) -> tuple[R] | None:
+        return None if self.stop.exists() else (self.function(job),)

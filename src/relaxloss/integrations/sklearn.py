@@ -118,15 +118,12 @@ def audit_estimator(
 
     found = taken(None)  # before the shadows, which cost something
     jobs = _drawn(_Job(estimator, x, y, member, classes, seed), found.persons, shadows) if shadows else []
-    if jobs:
-        found = taken(
-            (np.stack(shadow_jobs.results(engine or Engine(), _shadow, jobs)), np.stack([job.member for job in jobs]))
-        )
+    done = shadow_jobs.fitted(engine or Engine(), _shadow, jobs, len(y))
+    if done.results:
+        found = taken((np.stack(done.results), done.member))
     asked = "predict_proba" if kind == "probs" else "decision_function, whose values were taken as logits"
     notes = [*found.notes, f"The model is a fitted {type(estimator).__name__}; it was asked by {asked}."]
-    if jobs:
-        what = f"clones of it, fitted on {shadow_jobs.share(jobs)}, without weights of samples or other arguments"
-        notes.append(f"The shadow models ({shadows}) are {what}.")
+    notes += done.notes("are clones of it, fitted without weights of samples or other arguments on")
     once, again = (_answers(estimator, _rows(x, np.arange(min(TWICE, len(y)))), classes) for _ in range(2))
     facts: dict[str, Any] = {"changed_on_repeat": float((once != again).any(axis=1).mean())}
     if (rows := _digests(x)) is not None:

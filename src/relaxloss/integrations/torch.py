@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+import multiprocessing
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
@@ -26,10 +29,11 @@ from relaxloss.plan import queries_of
 from relaxloss.signals import TWICE, VIEWS, Signals, perturbations, shifted
 
 Array: TypeAlias = npt.NDArray[Any]
-Inputs: TypeAlias = dict[str, Array]  # by the names of the model's arguments; one without a name is called ""
+Batch: TypeAlias = dict[str, torch.Tensor]  # by the names of the model's arguments; one without a name is called ""
 Outputs = Literal["auto", "logits", "probs"]
 Fit: TypeAlias = Callable[[TorchDataset[Any], int], nn.Module]
-FORMS = "a pair (x, y) of arrays, or a torch Dataset of such pairs"
+FORMS = "a pair (x, y) of arrays, or a torch Dataset of such pairs (x may be a mapping of a model's named inputs)"
+OFF = 0.02  # by which a row of probabilities may miss a sum of 1: those of bfloat16 do
 
 
 def audit_module(
@@ -67,10 +71,12 @@ def audit_module(
             settings are none.
         fit: ``fit(dataset, seed)`` trains a new model as this one was trained and returns it. The dataset is a
             `torch.utils.data.Subset` of the N = n + m samples, the members' first (``dataset.indices``: which), in a
-            random order. torch's generator is seeded for it, and put back.
+            random order; y is as it was given. The generators of torch, numpy and Python are seeded for it, and put
+            back. How many samples there are varies: with BatchNorm, drop a last batch of one.
         shadows: how many models it trains, each on those samples that a coin chooses, on average n. 16 or more tell
-            something; with a fifth of the samples in the test, 32. 0: none.
-        outputs: what the model gives; ``auto``: probabilities if all lie in 0..1 (and each row sums to 1).
+            something; with a fifth of the samples in the test, 32. 0: none. If a few cannot be trained, the others do.
+        outputs: what the model gives; ``auto``: probabilities if all lie in 0..1 and each row sums to 1; of one column
+            if all lie in 0..1.
         classes: the classes' names.
         groups: ``(n + m,)`` whose sample each is, the members' first, where persons have several (`relaxloss.audit`). A
             shadow is then fitted on all samples of a person or on none.
@@ -95,45 +101,103 @@ def audit_module(
         raise UserError(f"got batch_size={batch_size}; expected at least 1")
     chosen = auditing.chosen_of(attacks)
     inside, outside = _read(members, "members"), _read(nonmembers, "nonmembers")
-    x, y = _joined(inside[0], outside[0]), np.concatenate([inside[1], outside[1]])
-    member = np.arange(len(y)) < len(inside[1])
-    raw = _ask(model, x, batch_size)
-    kind = _kind(raw, outputs)
+    pool = inside.joined(outside)
+    n = len(pool.y)
+    member = np.arange(n) < len(inside.y)
+    raw = _ask(model, pool, batch_size)
+    kind, said = _kind(raw, outputs)
     target = _Logits(model, kind)
-    logits = _finite(_ask(target, x, batch_size), kind)
-    found = predictions.of_arrays(logits, y, member, kind="logits", classes=classes, groups=groups)
-    asking = _Asking(x, found.labels, logits.shape[1], kind, tuple(queries_of(chosen)), batch_size, seed)
-    notes = [
-        f"The model is a {type(model).__name__}, asked in evaluation mode; its outputs were taken as "
-        f"{'logits' if kind == 'logits' else 'probabilities'}{'' if outputs == 'auto' else ', as said'}."
-    ]
-    norms = None
+    logits = _finite(_ask(target, pool, batch_size), kind)
+    found = predictions.of_arrays(logits, pool.labels, member, kind="logits", classes=classes, groups=groups)
+    asking = _Asking(pool, found.labels, logits.shape[1], kind, tuple(queries_of(chosen)), batch_size, seed)
+    notes = [f"The model is a {type(model).__name__}, asked in evaluation mode. {said}"]
+    norms, lacking = None, {}
+    if asking.plain is None:
+        lacking["perturbed"] = "not measured: the inputs are no array of numbers that could be perturbed"
     if "white_box" in asking.queries:
         norms, why = _gradient_norms(target, asking)
-        notes += [f"There are no gradients of it: {why}"] if why else []
+        lacking["white_box"] = f"not measured: there are no gradients of it: {why}"
     jobs = []
     if fit is not None:
         drawn = coins(seeds.rng(seed, "shadows"), shadows, found.persons, member.mean())
-        jobs = [_Job(fit, asking, own, seeds.seed(seed, "shadow", k), model) for k, own in enumerate(drawn)]
-        notes.append(f"The shadow models ({shadows}) were trained by the given function on {shadow_jobs.share(jobs)}.")
-    answered = [_signals(target, asking), *shadow_jobs.results(engine or Engine(), _shadow, jobs)]
-    signals, *others = (Signals.join([each], found.labels) for each in answered)
-    places = np.arange(len(y))
+        jobs = [_Job(fit, asking, own, seeds.seed(seed, "shadow", k)) for k, own in enumerate(drawn)]
+    done = shadow_jobs.fitted(engine or Engine(), _shadow, jobs, n)
+    notes += done.notes("were trained by the given function on")
+    signals, *others = (Signals.join([each], found.labels) for each in (_signals(target, asking), *done.results))
+    places = np.arange(n)
     evidence = Evidence(
-        replace(signals, gradient_norms=norms), places, tuple(others),
-        np.array([job.member for job in jobs], bool).reshape(len(jobs), len(y)), places, places[:0], None,
+        replace(signals, gradient_norms=norms), places, tuple(others), done.member, places, places[:0], None,
         logits.shape[1], seed, asking.features,
     )  # fmt: skip
-    again = _ask(model, _rows(x, places[:TWICE]), batch_size)
+    few = pool.at(places[: min(TWICE, batch_size)])
+    once, again = (_ask(model, few, batch_size) for _ in range(2))
     return auditing.run(
-        replace(found, kind="answers", notes=(*found.notes[1:], *notes), shadow_member=evidence.shadow_member),
+        replace(found, kind="answers", notes=(*found.notes[1:], *notes), shadow_member=done.member),
         name=name or type(model).__name__, attacks=chosen, adaptive=True, coin_flips=coin_flips, guesses=guesses,
-        delta=delta, level=level, seed=seed, evidence=evidence,
+        delta=delta, level=level, seed=seed, evidence=evidence, lacking=lacking,
         known={
-            "changed_on_repeat": float((raw[:TWICE] != again).any(axis=1).mean()),
-            "copies": sides.copied_rows(_bytes(x), found.labels, np.flatnonzero(member), np.flatnonzero(~member)),
+            "changed_on_repeat": float((once != again).any(axis=1).mean()),
+            "copies": sides.copied_rows(pool.bytes, found.labels, np.flatnonzero(member), np.flatnonzero(~member)),
         },
     )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Samples(TorchDataset[Any]):
+    """Samples in memory; as a data set, pairs (x, y).
+
+    Attributes:
+        x: by the names of the model's arguments, ``(n, ...)`` each; one without a name is called "".
+        dtypes: as what torch has them, where numpy has no such type.
+        y: ``(n, ...)`` what was given as labels.
+    """
+
+    x: dict[str, Array]
+    dtypes: dict[str, torch.dtype]
+    y: Array
+
+    @property
+    def labels(self) -> Array:
+        """``(n,)``"""
+        return self.y.reshape(len(self.y))
+
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """Something ``(n, D)`` that is equal where samples are."""
+        flat = [np.ascontiguousarray(each).reshape(len(each), -1) for each in self.x.values()]
+        return np.concatenate([each.view(np.uint8) for each in flat], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, place: int) -> tuple[Any, Any]:
+        row = {key: each[0] for key, each in self.tensors(slice(place, place + 1)).items()}
+        y = self.y[place]
+        return row.get("", row), torch.as_tensor(np.array(y)) if self.y.dtype.kind in "fiub" else y
+
+    def tensors(self, places: Any) -> Batch:
+        """The inputs of the samples at these places."""
+        return {key: torch.from_numpy(np.array(each[places])).to(self.dtypes[key]) for key, each in self.x.items()}
+
+    def at(self, places: npt.NDArray[np.int64]) -> _Samples:
+        """Some of the samples."""
+        return replace(self, x={key: each[places] for key, each in self.x.items()}, y=self.y[places])
+
+    def joined(self, other: _Samples) -> _Samples:
+        """And those of the other."""
+        if self.form != other.form:
+            raise UserError(f"members have {self.form} and non-members {other.form}; expected the same of a sample")
+        x = {key: np.concatenate([each, other.x[key]]) for key, each in self.x.items()}
+        return replace(self, x=x, y=np.concatenate([self.y, other.y]))
+
+    @property
+    def form(self) -> str:
+        """Types and shapes."""
+        told = [
+            f"x{f'[{key!r}]' if key else ''} {self.dtypes[key]} {('N', *each.shape[1:])}"
+            for key, each in self.x.items()
+        ]
+        return f"{', '.join(told)} and y {self.y.dtype.kind} {('N', *self.y.shape[1:])}".replace("'N'", "N")
 
 
 class _Logits(nn.Module):
@@ -144,9 +208,10 @@ class _Logits(nn.Module):
         self.model, self.kind = model, kind
 
     def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-        out = _values(self.model(*inputs, **named))
+        out = _values(self.model(*inputs, **named)).float()
         if self.kind == "probs":
-            return torch.cat([1 - out, out], 1).log() if out.shape[1] == 1 else out.log()
+            both = torch.cat([1 - out, out], 1) if out.shape[1] == 1 else out
+            return (both / both.sum(1, keepdim=True)).log()
         return torch.cat([torch.zeros_like(out), out], 1) if out.shape[1] == 1 else out
 
 
@@ -154,7 +219,7 @@ class _Logits(nn.Module):
 class _Asking:
     """What each model is asked: all samples, and in which ways."""
 
-    x: Inputs
+    pool: _Samples
     labels: npt.NDArray[np.int64]
     columns: int
     kind: str
@@ -165,7 +230,7 @@ class _Asking:
     @property
     def plain(self) -> Array | None:
         """The inputs, where they are one array of floating-point numbers or bytes, which can be perturbed."""
-        x = self.x.get("")
+        x = self.pool.x.get("")
         return x if x is not None and (x.dtype.kind == "f" or (x.dtype == np.uint8 and x.ndim == 4)) else None
 
     @property
@@ -182,6 +247,10 @@ class _Asking:
             return "image"
         return "bits" if x.ndim == 2 and ((x == 0) | (x == 1)).all() else "table"
 
+    def other(self, x: torch.Tensor) -> _Samples:
+        """The same samples with perturbed inputs."""
+        return replace(self.pool, x={"": x.to(torch.from_numpy(self.pool.x[""][:0]).dtype).numpy()})
+
 
 @dataclass(frozen=True, eq=False)
 class _Job:
@@ -191,63 +260,98 @@ class _Job:
     asking: _Asking
     member: npt.NDArray[np.bool_]
     seed: int
-    target: nn.Module
 
 
 def _shadow(job: _Job) -> dict[str, Array]:
     """Train one, and ask it."""
     asking = job.asking
     rows = seeds.rng(job.seed, "order").permutation(np.flatnonzero(job.member))  # what a fit holds out at the end is
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # nobody's side
-        torch.manual_seed(job.seed)
-        model = job.fit(Subset(_Pairs(asking.x, asking.labels), rows.tolist()), job.seed)
+    before = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]  # nobody's side
+    with _seeded(job.seed % 2**31), _own_processes():
+        model = job.fit(Subset(asking.pool, rows.tolist()), job.seed % 2**31)
     if not isinstance(model, nn.Module):
         raise UserError(f"fit gave a {type(model).__name__}; expected a torch.nn.Module, the trained shadow")
-    if model is job.target:
-        raise UserError("fit gave the audited model itself; expected a new one: build it inside fit")
+    if any(model is each for each in before):
+        raise UserError(
+            f"fit gave a {type(model).__name__} that was there before it was called, and may know what others were "
+            "trained on; expected a new one: build it inside fit"
+        )
     return _signals(_Logits(model, asking.kind), asking)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The global generators seeded inside, and as before outside."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # a user's loop may draw from it
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextmanager
+def _own_processes() -> Iterator[None]:
+    """In a worker of loky, too, a DataLoader may start processes of its own, and in the way of this platform."""
+    method = multiprocessing.get_start_method(allow_none=True)
+    if method != "loky":
+        yield
+        return
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(method, force=True)
 
 
 def _signals(model: nn.Module, asking: _Asking) -> dict[str, Array]:
     """What it answers, as `Signals.join` takes it."""
-    logits = _finite(_ask(model, asking.x, asking.batch_size), asking.kind)
+
+    def ask(samples: _Samples) -> npt.NDArray[np.float32]:
+        return _finite(_ask(model, samples, asking.batch_size), asking.kind)
+
+    logits = ask(asking.pool)
     if logits.shape[1] != asking.columns:
         raise UserError(f"it answers for {logits.shape[1]} classes; expected {asking.columns}, as the audited model")
     found = {"logits": logits}
-    if asking.plain is None:
+    wanted = {"augmented", "perturbed"} & set(asking.queries)
+    if asking.plain is None or not wanted:
         return found
     x = torch.from_numpy(np.array(asking.plain))
-    if "augmented" in asking.queries and asking.of == "image":
-        views = (_ask(model, {"": shifted(x, *view).numpy()}, asking.batch_size) for view in VIEWS)
-        found["augmented"] = np.stack([_finite(view, asking.kind) for view in views])
-    if "perturbed" in asking.queries:
+    if asking.of == "image":  # both are the same queries
+        views = np.stack([ask(asking.other(shifted(x, *view))) for view in VIEWS])
+        both = {"augmented": views, "perturbed": views.argmax(2) == asking.labels}
+        return found | {{"augmented": "augmented", "perturbed": "hits"}[query]: both[query] for query in wanted}
+    if "perturbed" in wanted:
         copies = perturbations(x, asking.of, seeds.generator(asking.seed, "perturbed"))
-        answers = (_ask(model, {"": copy.to(x.dtype).numpy()}, asking.batch_size).argmax(1) for copy in copies)
-        found["hits"] = np.stack([own == asking.labels for own in answers])
+        found["hits"] = np.stack([ask(asking.other(copy)).argmax(1) == asking.labels for copy in copies])
     return found
 
 
 def _gradient_norms(model: _Logits, asking: _Asking) -> tuple[npt.NDArray[np.float64] | None, str]:
     """The norms ``(N, 4)``, or why there are none."""
-    x = asking.plain
-    if x is None or x.dtype.kind != "f":
+    if asking.plain is None or asking.plain.dtype.kind != "f":
         return None, "its inputs are not one array of floating-point numbers"
     parts = []
     method: gradients.Method | None = None
     device = _device(model)
     try:
-        for places in np.array_split(np.arange(len(x)), -(-len(x) // asking.batch_size)):
-            rows = torch.from_numpy(x[places]).to(device)
+        for places in _batches(len(asking.labels), asking.batch_size):
+            rows = asking.pool.tensors(places)[""].to(device)
             own = torch.from_numpy(asking.labels[places]).to(device)
             method = method or gradients.plan(model, rows, own).method
             parts.append(gradients.norms(model, rows, own, method=method))
-    except UserError as error:
-        return None, str(error)
+    except Exception as error:  # of the user's module; the other attacks can be made all the same
+        return None, told(error)
     return np.concatenate(parts), ""
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Any:
+def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients inside; each part's mode as before outside."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -259,24 +363,31 @@ def _evaluating(model: nn.Module) -> Any:
             module.training = training
 
 
-def _ask(model: nn.Module, x: Inputs, batch_size: int) -> npt.NDArray[np.float32]:
+def _batches(n: int, size: int) -> list[npt.NDArray[np.int64]]:
+    """The places 0 to n - 1 in parts of nearly equal length: none of one, which some models take for no batch."""
+    return np.array_split(np.arange(n), -(-n // size))
+
+
+def _ask(model: nn.Module, samples: _Samples, batch_size: int) -> npt.NDArray[np.float32]:
     """Its outputs ``(N, C)``."""
-    device, n = _device(model), len(next(iter(x.values())))
+    device, n = _device(model), len(samples)
     parts = []
     with _evaluating(model):
-        for start in range(0, n, batch_size):
-            rows = {
-                key: torch.from_numpy(np.array(each[start : start + batch_size])).to(device) for key, each in x.items()
-            }
+        for places in _batches(n, batch_size):
+            rows = {key: each.to(device) for key, each in samples.tensors(places).items()}
             try:
                 out = _values(model(rows[""]) if "" in rows else model(**rows))
-            except (RuntimeError, TypeError) as error:
+            except UserError:
+                raise
+            except Exception as error:  # of the user's module
                 raise UserError(
-                    f"the model cannot be asked about x {_told(x)}: {told(error)}; expected samples as it takes them"
+                    f"the model cannot be asked about {samples.form}: {told(error)}; expected samples as it takes "
+                    "them: convert them first (x.float(), as most models want)"
                 ) from error
-            size = len(next(iter(rows.values())))
-            if len(out) != size:
-                raise UserError(f"the model gave {tuple(out.shape)} for {size} samples; expected one row of each")
+            if len(out) != len(places):
+                raise UserError(
+                    f"the model gave {tuple(out.shape)} for {len(places)} samples; expected one row of each"
+                )
             parts.append(out.float().cpu().numpy())
     found = np.concatenate(parts)
     if np.isnan(found).any():
@@ -289,24 +400,32 @@ def _ask(model: nn.Module, x: Inputs, batch_size: int) -> npt.NDArray[np.float32
 def _values(out: Any) -> torch.Tensor:
     """A model's output as ``(B, C)``, C >= 1."""
     out = getattr(out, "logits", out)
-    if not isinstance(out, torch.Tensor) or out.ndim not in (1, 2):
+    if not isinstance(out, torch.Tensor) or out.ndim > 2:
         got = tuple(out.shape) if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
         raise UserError(f"the model gave {got}; expected a tensor (B, C), one row per sample, or an object with logits")
-    return out[:, None] if out.ndim == 1 else out
+    return out if out.ndim == 2 else out.reshape(-1, 1)  # of a batch of one, squeeze() leaves no dimension
 
 
-def _kind(values: npt.NDArray[np.float32], said: Outputs) -> Literal["logits", "probs"]:
-    """Logits or probabilities, if nobody said which."""
-    within = bool(((values >= 0) & (values <= 1)).all())
-    sums = values.shape[1] == 1 or bool(predictions.summing(values.astype(np.float64)).all())
-    if said == "probs" and not (within and sums):
+def _kind(values: npt.NDArray[np.float32], said: Outputs) -> tuple[Literal["logits", "probs"], str]:
+    """Logits or probabilities, and the sentence that says which were taken."""
+    within = bool(((values >= 0) & (values <= 1 + 1e-6)).all())
+    one = values.shape[1] == 1
+    sums = one or bool((np.abs(values.sum(axis=1) - 1) <= OFF).all())
+    if said == "probs" and not within:
         raise UserError(
-            "outputs='probs', but the model's answers are no probabilities: they lie outside of 0..1, or do not sum to "
-            "1; expected probabilities: leave outputs= out, or say 'logits'"
+            "outputs='probs', but the model's answers are no probabilities: some lie outside of 0..1; expected "
+            "probabilities: leave outputs= out, or say 'logits'"
         )
-    if said != "auto":
-        return said
-    return "probs" if within and sums else "logits"
+    if said == "auto" and within and not sums:
+        raise UserError(
+            "the model's answers all lie in 0..1 and do not sum to 1, as where each class has a sigmoid; expected "
+            "logits, or probabilities of classes that exclude each other: say outputs='probs' to have them divided by "
+            "their sum, or outputs='logits'"
+        )
+    if said == "logits" or (said == "auto" and not within):
+        return "logits", f"Its outputs were taken as logits{', as said' if said == 'logits' else ''}."
+    why = ", as said" if said == "probs" else f": all lie in 0..1{' (if they are logits, say so)' if one else ''}"
+    return "probs", f"Its outputs were taken as probabilities{why}."
 
 
 def _finite(logits: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.float32]:
@@ -320,22 +439,8 @@ def _device(model: nn.Module) -> torch.device:
     return next((each.device for each in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
-class _Pairs(TorchDataset[Any]):
-    """Samples in memory as pairs (x, y)."""
-
-    def __init__(self, x: Inputs, y: npt.NDArray[np.int64]) -> None:
-        self.x, self.y = x, y
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, place: int) -> tuple[Any, torch.Tensor]:
-        row = {key: torch.from_numpy(np.array(each[place])) for key, each in self.x.items()}
-        return row.get("", row), torch.tensor(self.y[place])
-
-
-def _read(samples: Any, what: str) -> tuple[Inputs, Array]:
-    """The samples' inputs and labels, in memory."""
+def _read(samples: Any, what: str) -> _Samples:
+    """The samples in memory."""
     if isinstance(samples, DataLoader):
         raise UserError(f"got a DataLoader as {what}; expected its data set, in a fixed order: give loader.dataset")
     if isinstance(samples, IterableDataset):
@@ -347,59 +452,49 @@ def _read(samples: Any, what: str) -> tuple[Inputs, Array]:
     elif hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, (tuple, Mapping)):
         x, y = _collated(samples, what)
     else:
-        raise UserError(f"got a {type(samples).__name__} as {what}; expected {FORMS}")
-    given = x if isinstance(x, Mapping) else {"": x}
-    inputs = {str(key): checks.as_array(each, f"{what}: x") for key, each in given.items()}
+        many = f" of {len(samples)}" if isinstance(samples, (tuple, Mapping)) else ""
+        raise UserError(f"got a {type(samples).__name__}{many} as {what}; expected {FORMS}")
+    given = {str(key): each for key, each in x.items()} if isinstance(x, Mapping) else {"": x}
     labels = checks.as_array(y, f"{what}: y")
-    n = labels.size
-    for key, each in inputs.items():
+    n = len(labels) if labels.ndim else 0
+    checks.column(labels, n, f"{what}: y")
+    if not given:
+        raise UserError(f"{what}: x holds no inputs; expected at least one")
+    arrays, dtypes = {}, {}
+    for key, each in given.items():
+        array = arrays[key] = checks.as_array(each, f"{what}: x")
         named = f"{what}: x{f'[{key!r}]' if key else ''}"
-        if each.dtype.kind not in "fiub" or each.shape[:1] != (n,):
-            raise UserError(f"{named} is {each.dtype} {each.shape}; expected numbers, {n} rows, one per label")
-        if each.dtype.kind == "f" and not np.isfinite(each).all():
+        if array.dtype.kind not in "fiub" or array.shape[:1] != (n,):
+            raise UserError(f"{named} is {array.dtype} {array.shape}; expected numbers, {n} rows, one per label")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise UserError(f"{named} holds NaN or infinite values; expected finite numbers, as the model takes them")
-    return inputs, checks.column(labels, n, f"{what}: y")
+        dtypes[key] = each.dtype if isinstance(each, torch.Tensor) else torch.from_numpy(array[:0].copy()).dtype
+    return _Samples(arrays, dtypes, labels)
 
 
 def _collated(samples: Any, what: str) -> tuple[Any, Any]:
     """All samples of a map-style data set as one batch; refuse one that gives others when it is read again."""
     try:
-        x, y = default_collate([samples[place] for place in range(len(samples))])
+        pairs = [samples[place] for place in range(len(samples))]
+        if isinstance(pairs[0], Mapping):
+            raise UserError(
+                f"{what} gives mappings with {', '.join(map(str, pairs[0]))}; expected pairs (x, y), with the labels "
+                "apart: ({name: values, ...}, labels)"
+            )
+        x, y = default_collate(pairs)
         again = default_collate([samples[place][0] for place in range(min(len(samples), TWICE))])
-    except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the user's data set
         raise UserError(
-            f"{what} cannot be read as pairs (x, y) of one shape: {error}; expected {FORMS}: pad or crop them, or make "
-            "them tensors"
+            f"{what} cannot be read as pairs (x, y) of one shape: {told(error)}; expected {FORMS}: pad or crop them, "
+            "or make them tensors"
         ) from None
-    pairs = [(x[key], again[key]) for key in x] if isinstance(x, Mapping) else [(x, again)]
-    if not all(torch.equal(one[: len(other)], other) for one, other in pairs):
+    both = [(x[key], again[key]) for key in x] if isinstance(x, Mapping) else [(x, again)]
+    if not all(torch.equal(one[: len(other)], other) for one, other in both):
         raise UserError(
             f"{what} gives other samples when it is read again: it augments at random, and a member would be asked "
             "about as nobody trained on it; expected the samples as the model is asked in use: give it the transform "
             "of the test, and let fit augment"
         )
     return x, y
-
-
-def _joined(one: Inputs, other: Inputs) -> Inputs:
-    """The rows of both, one after the other."""
-    shapes = [{key: (each.dtype, each.shape[1:]) for key, each in part.items()} for part in (one, other)]
-    if shapes[0] != shapes[1]:
-        raise UserError(f"members have x {_told(one)} and non-members {_told(other)}; expected the same of a sample")
-    return {key: np.concatenate([one[key], other[key]]) for key in one}
-
-
-def _told(x: Inputs) -> str:
-    return ", ".join(
-        f"{key} {each.dtype} (N, {', '.join(map(str, each.shape[1:]))})".strip() for key, each in x.items()
-    )
-
-
-def _rows(x: Inputs, places: npt.NDArray[np.int64]) -> Inputs:
-    return {key: each[places] for key, each in x.items()}
-
-
-def _bytes(x: Inputs) -> npt.NDArray[np.uint8]:
-    """Something ``(N, D)`` that is equal where samples are."""
-    flat = [np.ascontiguousarray(each).reshape(len(each), -1) for each in x.values()]
-    return np.concatenate([each.view(np.uint8) for each in flat], axis=1)

@@ -60,7 +60,13 @@ class DefendedTrainer(Trainer):
 class _SetEpoch(TrainerCallback):
     def __init__(self, criterion: Alternating) -> None:
         self.criterion = criterion
+        self.epoch = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Trainer calls it; ``state.epoch`` is how many a resumed run has behind it."""
+        self.epoch = int(state.epoch or 0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Trainer calls it; ``state.epoch`` is how many have been trained, with the part of a resumed one."""
-        self.criterion.set_epoch(int(state.epoch))
+        """Trainer calls it. NB: where a data set has no length, its ``state.epoch`` is a share of all steps."""
+        self.criterion.set_epoch(self.epoch)
+        self.epoch += 1

@@ -30,6 +30,7 @@ FACTS = {
     "dp": "whether differential privacy is claimed",
     "label_fit": "whether the labels fit the predictions (these claim too little, or are too few, to tell)",
     "label_only_advantage": "what the labels alone tell, beside the confidences",
+    "unlike": "whether shadows leak as the target does (those that have some of these samples would say)",
     "idle": "whether a defense came to act in the training",
     "selected_on_asked": "whether these samples chose the model or its settings",
 }
