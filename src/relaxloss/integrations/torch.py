@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, cast
@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, default_collate
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset
 
-from relaxloss import auditing, checks, gradients, predictions, seeds, sides
+from relaxloss import auditing, gradients, predictions, seeds, sides
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.auditing import Audit
 from relaxloss.data.base import Kind
@@ -25,14 +25,13 @@ from relaxloss.engine import Engine
 from relaxloss.errors import UserError, told, unknown
 from relaxloss.games import coins
 from relaxloss.integrations import shadow_jobs
+from relaxloss.integrations.torch_samples import Samples, read
 from relaxloss.plan import queries_of
 from relaxloss.signals import TWICE, VIEWS, Signals, perturbations, shifted
 
 Array: TypeAlias = npt.NDArray[Any]
-Batch: TypeAlias = dict[str, torch.Tensor]  # by the names of the model's arguments; one without a name is called ""
 Outputs = Literal["auto", "logits", "probs"]
 Fit: TypeAlias = Callable[[TorchDataset[Any], int], nn.Module]
-FORMS = "a pair (x, y) of arrays, or a torch Dataset of such pairs (x may be a mapping of a model's named inputs)"
 OFF = 0.02  # by which a row of probabilities may miss a sum of 1: those of bfloat16 do
 
 
@@ -100,14 +99,14 @@ def audit_module(
     if batch_size < 1:
         raise UserError(f"got batch_size={batch_size}; expected at least 1")
     chosen = auditing.chosen_of(attacks)
-    inside, outside = _read(members, "members"), _read(nonmembers, "nonmembers")
+    inside, outside = read(members, "members"), read(nonmembers, "nonmembers")
     pool = inside.joined(outside)
     n = len(pool.y)
     member = np.arange(n) < len(inside.y)
     raw = _ask(model, pool, batch_size)
     kind, said = _kind(raw, outputs)
     target = _Logits(model, kind)
-    logits = _finite(_ask(target, pool, batch_size), kind)
+    logits = _finite(_as_logits(torch.from_numpy(raw), kind).numpy(), kind)
     found = predictions.of_arrays(logits, pool.labels, member, kind="logits", classes=classes, groups=groups)
     asking = _Asking(pool, found.labels, logits.shape[1], kind, tuple(queries_of(chosen)), batch_size, seed)
     notes = [f"The model is a {type(model).__name__}, asked in evaluation mode. {said}"]
@@ -142,64 +141,6 @@ def audit_module(
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Samples(TorchDataset[Any]):
-    """Samples in memory; as a data set, pairs (x, y).
-
-    Attributes:
-        x: by the names of the model's arguments, ``(n, ...)`` each; one without a name is called "".
-        dtypes: as what torch has them, where numpy has no such type.
-        y: ``(n, ...)`` what was given as labels.
-    """
-
-    x: dict[str, Array]
-    dtypes: dict[str, torch.dtype]
-    y: Array
-
-    @property
-    def labels(self) -> Array:
-        """``(n,)``"""
-        return self.y.reshape(len(self.y))
-
-    @property
-    def bytes(self) -> npt.NDArray[np.uint8]:
-        """Something ``(n, D)`` that is equal where samples are."""
-        flat = [np.ascontiguousarray(each).reshape(len(each), -1) for each in self.x.values()]
-        return np.concatenate([each.view(np.uint8) for each in flat], axis=1)
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, place: int) -> tuple[Any, Any]:
-        row = {key: each[0] for key, each in self.tensors(slice(place, place + 1)).items()}
-        y = self.y[place]
-        return row.get("", row), torch.as_tensor(np.array(y)) if self.y.dtype.kind in "fiub" else y
-
-    def tensors(self, places: Any) -> Batch:
-        """The inputs of the samples at these places."""
-        return {key: torch.from_numpy(np.array(each[places])).to(self.dtypes[key]) for key, each in self.x.items()}
-
-    def at(self, places: npt.NDArray[np.int64]) -> _Samples:
-        """Some of the samples."""
-        return replace(self, x={key: each[places] for key, each in self.x.items()}, y=self.y[places])
-
-    def joined(self, other: _Samples) -> _Samples:
-        """And those of the other."""
-        if self.form != other.form:
-            raise UserError(f"members have {self.form} and non-members {other.form}; expected the same of a sample")
-        x = {key: np.concatenate([each, other.x[key]]) for key, each in self.x.items()}
-        return replace(self, x=x, y=np.concatenate([self.y, other.y]))
-
-    @property
-    def form(self) -> str:
-        """Types and shapes."""
-        told = [
-            f"x{f'[{key!r}]' if key else ''} {self.dtypes[key]} {('N', *each.shape[1:])}"
-            for key, each in self.x.items()
-        ]
-        return f"{', '.join(told)} and y {self.y.dtype.kind} {('N', *self.y.shape[1:])}".replace("'N'", "N")
-
-
 class _Logits(nn.Module):
     """The model with logits ``(B, C)``, C >= 2, whatever it gives."""
 
@@ -208,18 +149,22 @@ class _Logits(nn.Module):
         self.model, self.kind = model, kind
 
     def forward(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-        out = _values(self.model(*inputs, **named)).float()
-        if self.kind == "probs":
-            both = torch.cat([1 - out, out], 1) if out.shape[1] == 1 else out
-            return (both / both.sum(1, keepdim=True)).log()
-        return torch.cat([torch.zeros_like(out), out], 1) if out.shape[1] == 1 else out
+        return _as_logits(_values(self.model(*inputs, **named)).float(), self.kind)
+
+
+def _as_logits(out: torch.Tensor, kind: str) -> torch.Tensor:
+    """Logits or probabilities ``(B, 1 or C)`` → logits ``(B, C)``, C >= 2."""
+    if kind == "probs":
+        both = torch.cat([1 - out, out], 1) if out.shape[1] == 1 else out
+        return (both / both.sum(1, keepdim=True)).log()
+    return torch.cat([torch.zeros_like(out), out], 1) if out.shape[1] == 1 else out
 
 
 @dataclass(frozen=True, eq=False)
 class _Asking:
     """What each model is asked: all samples, and in which ways."""
 
-    pool: _Samples
+    pool: Samples
     labels: npt.NDArray[np.int64]
     columns: int
     kind: str
@@ -247,7 +192,7 @@ class _Asking:
             return "image"
         return "bits" if x.ndim == 2 and ((x == 0) | (x == 1)).all() else "table"
 
-    def other(self, x: torch.Tensor) -> _Samples:
+    def other(self, x: torch.Tensor) -> Samples:
         """The same samples with perturbed inputs."""
         return replace(self.pool, x={"": x.to(torch.from_numpy(self.pool.x[""][:0]).dtype).numpy()})
 
@@ -311,7 +256,7 @@ def _own_processes() -> Iterator[None]:
 def _signals(model: nn.Module, asking: _Asking) -> dict[str, Array]:
     """What it answers, as `Signals.join` takes it."""
 
-    def ask(samples: _Samples) -> npt.NDArray[np.float32]:
+    def ask(samples: Samples) -> npt.NDArray[np.float32]:
         return _finite(_ask(model, samples, asking.batch_size), asking.kind)
 
     logits = ask(asking.pool)
@@ -368,7 +313,7 @@ def _batches(n: int, size: int) -> list[npt.NDArray[np.int64]]:
     return np.array_split(np.arange(n), -(-n // size))
 
 
-def _ask(model: nn.Module, samples: _Samples, batch_size: int) -> npt.NDArray[np.float32]:
+def _ask(model: nn.Module, samples: Samples, batch_size: int) -> npt.NDArray[np.float32]:
     """Its outputs ``(N, C)``."""
     device, n = _device(model), len(samples)
     parts = []
@@ -437,64 +382,3 @@ def _finite(logits: npt.NDArray[np.float32], kind: str) -> npt.NDArray[np.float3
 
 def _device(model: nn.Module) -> torch.device:
     return next((each.device for each in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-
-
-def _read(samples: Any, what: str) -> _Samples:
-    """The samples in memory."""
-    if isinstance(samples, DataLoader):
-        raise UserError(f"got a DataLoader as {what}; expected its data set, in a fixed order: give loader.dataset")
-    if isinstance(samples, IterableDataset):
-        raise UserError(f"got an IterableDataset as {what}, which has no order; expected {FORMS}: read it first")
-    if isinstance(samples, TensorDataset):
-        samples = samples.tensors
-    if isinstance(samples, (tuple, list)) and len(samples) == 2:
-        x, y = samples
-    elif hasattr(samples, "__getitem__") and hasattr(samples, "__len__") and not isinstance(samples, (tuple, Mapping)):
-        x, y = _collated(samples, what)
-    else:
-        many = f" of {len(samples)}" if isinstance(samples, (tuple, Mapping)) else ""
-        raise UserError(f"got a {type(samples).__name__}{many} as {what}; expected {FORMS}")
-    given = {str(key): each for key, each in x.items()} if isinstance(x, Mapping) else {"": x}
-    labels = checks.as_array(y, f"{what}: y")
-    n = len(labels) if labels.ndim else 0
-    checks.column(labels, n, f"{what}: y")
-    if not given:
-        raise UserError(f"{what}: x holds no inputs; expected at least one")
-    arrays, dtypes = {}, {}
-    for key, each in given.items():
-        array = arrays[key] = checks.as_array(each, f"{what}: x")
-        named = f"{what}: x{f'[{key!r}]' if key else ''}"
-        if array.dtype.kind not in "fiub" or array.shape[:1] != (n,):
-            raise UserError(f"{named} is {array.dtype} {array.shape}; expected numbers, {n} rows, one per label")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise UserError(f"{named} holds NaN or infinite values; expected finite numbers, as the model takes them")
-        dtypes[key] = each.dtype if isinstance(each, torch.Tensor) else torch.from_numpy(array[:0].copy()).dtype
-    return _Samples(arrays, dtypes, labels)
-
-
-def _collated(samples: Any, what: str) -> tuple[Any, Any]:
-    """All samples of a map-style data set as one batch; refuse one that gives others when it is read again."""
-    try:
-        pairs = [samples[place] for place in range(len(samples))]
-        if isinstance(pairs[0], Mapping):
-            raise UserError(
-                f"{what} gives mappings with {', '.join(map(str, pairs[0]))}; expected pairs (x, y), with the labels "
-                "apart: ({name: values, ...}, labels)"
-            )
-        x, y = default_collate(pairs)
-        again = default_collate([samples[place][0] for place in range(min(len(samples), TWICE))])
-    except UserError:
-        raise
-    except Exception as error:  # of the user's data set
-        raise UserError(
-            f"{what} cannot be read as pairs (x, y) of one shape: {told(error)}; expected {FORMS}: pad or crop them, "
-            "or make them tensors"
-        ) from None
-    both = [(x[key], again[key]) for key in x] if isinstance(x, Mapping) else [(x, again)]
-    if not all(torch.equal(one[: len(other)], other) for one, other in both):
-        raise UserError(
-            f"{what} gives other samples when it is read again: it augments at random, and a member would be asked "
-            "about as nobody trained on it; expected the samples as the model is asked in use: give it the transform "
-            "of the test, and let fit augment"
-        )
-    return x, y
