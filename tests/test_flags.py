@@ -73,6 +73,7 @@ CASES = [
         {"bystanders": (0.53, 0.5, 0.56)},
     ),
     ("different_populations", {"bystanders": (0.4, 0.35, 0.45)}, "0.400", {"bystanders": (0.4, 0.3, 0.5)}),
+    ("blind_baseline", {"blind": (0.6, 0.51, 0.69)}, "told with an AUC of 0.600", {"blind": (0.4, 0.3, 0.49)}),
     (
         "rows_per_person",
         {"rows_per_person": (0.6, 0.51, 0.69)},
@@ -104,7 +105,7 @@ def test_raised_by_the_bad_fact_alone(name: str, bad: dict, detail: str, good: d
 
 def test_the_cases_cover_every_flag_and_every_fact() -> None:
     assert {case[0] for case in CASES} == set(NAMES)
-    assert len(set(NAMES)) == len(NAMES) == 21
+    assert len(set(NAMES)) == len(NAMES) == 22
     known = {field.name for field in dataclasses.fields(Facts)}
     assert {fact for case in CASES for fact in case[1]} == known
     assert all(set(check.needs) <= known for check in CHECKS)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import flags, measures, metrics, sides
+from relaxloss import blind, flags, measures, metrics, sides
 from relaxloss.asked import Asked
 from relaxloss.attacks import functional
 from relaxloss.attacks.base import Evidence, Scores
@@ -110,6 +110,7 @@ def facts(
         repeats=sides.repeats(logits, labels, member),
         exchanged=sides.exchanged(logits, labels),
         bystanders=_bystanders(hinges, found, asked),
+        blind=None if evidence.x is None else _blind(evidence, found, asked),
         rows_per_person=_interval(asked.counts.astype(np.float64), member),
         unlike=None if adaptive is False else _unlike(hinges, found, asked),
         class_mix=sides.class_mix(labels, member, found.classes),
@@ -139,6 +140,12 @@ def _bystanders(hinges: npt.NDArray[np.float64], found: Predictions, asked: Aske
         return None
     mean = np.where(found.shadow_member, 0, hinges).sum(axis=0) / np.maximum(lacked, 1)
     return _interval(asked.mean(mean)[known], member[known])
+
+
+def _blind(evidence: Evidence, found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+    assert evidence.x is not None
+    told = blind.scores(evidence.x[evidence.asked], found.labels, found.member, asked, evidence.seed)
+    return None if told is None else _interval(*told)
 
 
 def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:

@@ -63,6 +63,8 @@ class Facts:
         exchanged: `relaxloss.sides.exchanged`.
         bystanders: how well models that lack a sample tell the target's members from its non-members: the AUC of their
             confidence, and its interval at level 0.999.
+        blind: how well a classifier that never saw the model tells members by their samples (`relaxloss.blind`): its
+            AUC and interval, likewise.
         rows_per_person: how well the number of a person's samples tells who is a member: its AUC and interval, too.
         unlike: the AUC of the target's confidence for its own members, the mean of the shadows' for theirs, and by how
             many standard errors they differ.
@@ -94,6 +96,7 @@ class Facts:
     repeats: float | None = None
     exchanged: tuple[float, float, float] | None = None
     bystanders: tuple[float, float, float] | None = None
+    blind: tuple[float, float, float] | None = None
     rows_per_person: tuple[float, float, float] | None = None
     unlike: tuple[float, float, float] | None = None
 
@@ -311,6 +314,15 @@ def _populations(facts: Facts) -> str | None:
     return _tells(facts.bystanders, "the confidence of shadows that lack a sample has")
 
 
+def _blind(facts: Facts) -> str | None:
+    assert facts.blind is not None
+    return (
+        _tells(facts.blind, "without the model, by the samples alone, members are told with")
+        if facts.blind[0] > 0.5
+        else None
+    )
+
+
 def _rows_per_person(facts: Facts) -> str | None:
     assert facts.rows_per_person is not None
     return _tells(facts.rows_per_person, "how many samples a person has tells members with")
@@ -408,6 +420,17 @@ CHECKS = (
         "then measure that, too.",
         what_to_do="Draw members and non-members at random from one population, and train each shadow from the start: "
         "until then no AUC here is of membership alone, and the rest may be more than this one says.",
+    ),
+    Check(
+        "blind_baseline",
+        ("blind",),
+        _blind,
+        raised_if="a classifier that never saw the model tells members by their samples (an AUC above one half by its "
+        f"{AUC_LEVEL:.1%} interval, on samples that it was not fitted on)",
+        why="Members and non-members are of different populations, as if the non-members are of a later year. An "
+        "attack with an AUC no larger than this has shown nothing of the model, and a larger one less than it seems.",
+        what_to_do="Draw members and non-members at random from one population: hold the non-members out of the very "
+        "data that the model was trained on.",
     ),
     Check(
         "rows_per_person",

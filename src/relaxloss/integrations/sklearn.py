@@ -132,6 +132,7 @@ def audit_estimator(
         replace(found, notes=tuple(notes)),
         name=name or type(estimator).__name__, attacks=chosen, adaptive=True, coin_flips=coin_flips, guesses=guesses,
         delta=delta, level=level, seed=seed, known=facts,
+        evidence=replace(auditing.evidence_of(found, seed), x=_numbers(x)),
     )  # fmt: skip
 
 
@@ -373,6 +374,28 @@ def _joins(one: Any, other: Any) -> bool:
 
 def _rows(x: Any, places: npt.NDArray[np.int64]) -> Any:
     return x.iloc[places] if isinstance(x, pd.DataFrame) else x[places]
+
+
+def _numbers(x: Any) -> npt.NDArray[np.float32] | None:
+    """The rows as numbers ``(N, D)``, categories as codes, NaN where there is none; None of what has no columns."""
+    if scipy.sparse.issparse(x) or (not isinstance(x, pd.DataFrame) and (x.ndim < 2 or x.dtype.kind not in "fiub")):
+        return None
+    if not isinstance(x, pd.DataFrame):
+        return _finite(x.reshape(len(x), -1))
+    columns = [
+        x.iloc[:, place].to_numpy(np.float32, na_value=np.nan)
+        if pd.api.types.is_numeric_dtype(x.dtypes.iloc[place])
+        else pd.factorize(x.iloc[:, place].astype(str), sort=True)[0].astype(np.float32)
+        for place in range(x.shape[1])
+    ]
+    return _finite(np.column_stack(columns)) if columns else None
+
+
+def _finite(table: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        numbers = table.astype(np.float32)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers
 
 
 def _digests(x: Any) -> npt.NDArray[Any] | None:

@@ -24,6 +24,7 @@ UTILITY = {
 FACTS = {
     "adaptive": "whether the shadows were trained as the target was",
     "bystanders": "whether other models tell members from non-members, too (shadows that lack samples would say)",
+    "blind": "whether the samples alone, without the model, tell members (there are only predictions)",
     "changed_on_repeat": "whether the model answers the same query twice alike",
     "changed_labels": "whether what is released has other top classes than the model beneath",
     "reference_overlap": "whether a defense was fitted on some of these samples",
