@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
-from relaxloss import blind, metrics
+from relaxloss import blind
 from relaxloss.asked import Asked
 from relaxloss.integrations.sklearn import audit_estimator
 from relaxloss.integrations.torch import audit_module
@@ -35,63 +36,70 @@ def singly(n: int) -> Asked:
 
 @pytest.mark.parametrize("width", [4, 80])
 def test_a_shift_is_found_at_its_size(width: int) -> None:
-    x, y, member = population(0, 8000, 1.0, width)
-    found = blind.scores(x, y, member, singly(len(y)), 0)
+    x, y, member = population(0, 4000, 1.0, width)
+    found = blind.auc(x, y, member, singly(len(y)), 0, 0.95)
     assert found is not None
     best = scipy.stats.norm.cdf(1 / np.sqrt(2))
-    assert best - 0.03 < metrics.auc(*found) < best + 0.015
-    assert 0.45 * len(y) < len(found[0]) < 0.55 * len(y), "one half, on which it was not fitted"
+    assert best - 0.03 < found[0] < best + 0.015
+    assert found[1] < best < found[2]
+    assert 0.03 < found[2] - found[1] < 0.06
+
+
+def test_what_no_line_tells_is_found_too() -> None:
+    x, y, member = population(0, 1500)
+    x[:, 1] *= np.where(member, 3, 1)
+    found = blind.auc(x, y, member, singly(len(y)), 0, 0.95)
+    assert found is not None
+    assert found[1] > 0.6
+
+
+def test_a_few_hundred_that_drift_are_told() -> None:
+    """A small linear drift in each of several columns."""
+    x, y, member = population(0, 1200, width=6)
+    x += 0.2 * member[:, None]
+    found = blind.auc(x, y, member, singly(len(y)), 0, 0.999)
+    assert found is not None
+    assert found[1] > 0.5
 
 
 def test_wide_rows_and_images_are_told_by_fewer_numbers() -> None:
     x, y, member = population(0, 1500, width=600)
     x += member[:, None]  # all columns
-    found = blind.scores(x, y, member, singly(len(y)), 0)
-    assert found is not None
-    assert metrics.auc(*found) > 0.95
     images = np.random.default_rng(0).integers(0, 200, (1500, 1, 9, 9)) + 10 * member[:, None, None, None]
-    found = blind.scores(images.astype(np.uint8), y, member, singly(len(y)), 0)
-    assert found is not None
-    assert metrics.auc(*found) > 0.8
+    for each, least in ((x, 0.95), (images.astype(np.uint8), 0.8)):
+        found = blind.auc(each, y, member, singly(len(y)), 0, 0.95)
+        assert found is not None
+        assert found[0] > least
 
 
 def test_one_population_is_told_apart_by_chance_only() -> None:
-    areas, raised = [], 0
-    for seed in range(40):
-        x, y, member = population(seed, 400)
-        found = blind.scores(x, y, member, singly(len(y)), seed)
-        assert found is not None
-        areas.append(metrics.auc(*found))
-        low, high = metrics.auc_interval(*found, 0.95)
-        raised += not low <= 0.5 <= high
-    assert abs(np.mean(areas) - 0.5) < 4 * np.std(areas) / np.sqrt(40)
-    assert raised <= 6, "at 95 %"
+    found = [blind.auc(*population(seed, 300), singly(300), seed, 0.95) for seed in range(30)]
+    areas, low, high = np.array(found, float).T
+    assert abs(areas.mean() - 0.5) < 4 * areas.std() / np.sqrt(30)
+    assert ((low > 0.5) | (high < 0.5)).sum() <= 5, "at 95 %"
 
 
-def test_persons_are_on_one_side_of_the_halves() -> None:
-    """A person's rows are alike: a half that held some of them would know the others."""
+def test_persons_are_in_one_fold() -> None:
+    """A person's rows are alike: who was fitted on some of them would know the others."""
     chance = np.random.default_rng(0)
     person = np.repeat(np.arange(200), 5)
     x = chance.normal(size=(200, 4))[person]
     member = (np.arange(200) < 100)[person]
-    asked = Asked.of(np.arange(1000), person)
-    found = blind.scores(x, np.zeros(1000, np.int64), member, asked, 0)
+    found = blind.auc(x, np.zeros(1000, np.int64), member, Asked.of(np.arange(1000), person), 0, 0.999)
     assert found is not None
-    assert 70 < len(found[0]) < 130
-    low, high = metrics.auc_interval(*found, 0.999)
-    assert low < 0.5 < high
+    assert found[1] < 0.5 < found[2]
 
 
 def test_too_few_are_not_told() -> None:
-    x, y, _ = population(0, 20)
-    assert blind.scores(x, y, np.arange(20) < 1, singly(20), 0) is None
+    x, y, _ = population(0, 60)
+    assert blind.auc(x, y, np.arange(60) < 20, singly(60), 0, 0.95) is None
 
 
 def names(audit: Any) -> set[str]:
     return {flag.name for flag in audit.flags}
 
 
-def test_audits_that_have_the_samples_flag_another_year() -> None:
+def test_audits_that_have_the_samples_flag_another_year(tmp_path: Path) -> None:
     for shift in (0.0, 1.5):
         x, y, member = population(1, 1000, shift)
         frame = pd.DataFrame(x, columns=list("abcd")).assign(ward=np.where(x[:, 1] > 0, "north", "south"))
@@ -108,8 +116,14 @@ def test_audits_that_have_the_samples_flag_another_year() -> None:
             ),
         ]
         assert ["blind_baseline" in names(each) for each in found] == [shift > 0] * 3
-        if not shift:
-            assert all("blind_baseline" in each.passed for each in found)
+        for each in found:
+            area, low, high = each.facts["blind"]
+            assert low < area < high
+            page = each.to_html(tmp_path / "audit.html").read_text(encoding="utf-8")
+            assert f"with an AUC of {area:.3f}" in " ".join(page.split())
+            assert ("But without the model an AUC of" in page) == (shift > 0)
+            if not shift:
+                assert "blind_baseline" in each.passed
 
 
 class Ignoring(GaussianNB):

@@ -69,7 +69,7 @@ CASES = [
     (
         "different_populations",
         {"bystanders": (0.53, 0.501, 0.559)},
-        "AUC of 0.530 (0.501 to 0.559)",
+        "AUC of 0.530 (99.9% interval 0.501 to 0.559)",
         {"bystanders": (0.53, 0.5, 0.56)},
     ),
     ("different_populations", {"bystanders": (0.4, 0.35, 0.45)}, "0.400", {"bystanders": (0.4, 0.3, 0.5)}),
@@ -77,7 +77,7 @@ CASES = [
     (
         "rows_per_person",
         {"rows_per_person": (0.6, 0.51, 0.69)},
-        "AUC of 0.600 (0.510 to 0.690)",
+        "AUC of 0.600 (99.9% interval 0.510 to 0.690)",
         {"rows_per_person": (0.5, 0.5, 0.5)},
     ),
     ("unlike_shadows", {"unlike": (0.9, 0.84, 5.1)}, "0.900, the shadows' tells theirs", {"unlike": (0.9, 0.84, 5.0)}),

@@ -211,6 +211,7 @@ def run(
         pd.DataFrame(findings.histogram(strongest, member)),
         pd.DataFrame(measures.thinned_roc(strongest, member)),
         _facts(found, asked, name, level, seed)
+        | {"blind": facts.blind, "bystanders": facts.bystanders}
         | {"classes": list(found.classes), "labels": np.bincount(found.labels).tolist()},
     )
 

@@ -144,8 +144,8 @@ def _bystanders(hinges: npt.NDArray[np.float64], found: Predictions, asked: Aske
 
 def _blind(evidence: Evidence, found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
     assert evidence.x is not None
-    told = blind.scores(evidence.x[evidence.asked], found.labels, found.member, asked, evidence.seed)
-    return None if told is None else _interval(*told)
+    x = evidence.x[evidence.asked]
+    return blind.auc(x, found.labels, found.member, asked, evidence.seed, flags.AUC_LEVEL)
 
 
 def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:

@@ -306,7 +306,11 @@ def _class_mix(facts: Facts) -> str | None:
 def _tells(found: tuple[float, float, float], what: str) -> str | None:
     """An AUC whose interval lacks one half, said."""
     area, low, high = found
-    return None if low <= 0.5 <= high else f"{what} an AUC of {area:.3f} ({low:.3f} to {high:.3f})"
+    return (
+        None
+        if low <= 0.5 <= high
+        else f"{what} an AUC of {area:.3f} ({AUC_LEVEL:.1%} interval {low:.3f} to {high:.3f})"
+    )
 
 
 def _populations(facts: Facts) -> str | None:
@@ -469,8 +473,9 @@ CHECKS = (
         "sample, or that lack it",
         why="LiRA and RMIA compare each sample with models that saw it and models that did not; with few of them they "
         "are weak, and the leakage is understated.",
-        what_to_do=f"Train {SHADOWS} or more shadows (63 for a spread per sample): the game RandomHalves, or "
-        "relaxloss audit --shadows. A model that held out more for its test has shadows that lack more.",
+        what_to_do=f"Train {SHADOWS} or more shadows (63 for a spread per sample): --shadows of relaxloss audit, "
+        "shadows= of the audits in Python, the game RandomHalves. With a test of a fifth few shadows lack a sample: "
+        "take twice as many.",
     ),
     Check(
         "non_adaptive_only",

@@ -127,8 +127,9 @@ def _pool(model: Trained, data: Dataset) -> Any:
         )
     if data.fingerprint != model.fingerprint:
         raise UserError(
-            f"the model was trained on {model.card['dataset']}, and {data.name} is not the very same data; expected "
-            "the same file, unchanged, read in the same way (--label, --drop, --columns and --group as in the training)"
+            f"these are not the very data that the model was trained on ({model.card['dataset']}, got {data.name}); "
+            "expected the same file, unchanged, read with the same --label, --drop, --columns and --group as in the "
+            "training, which printed the command"
         )
     if not len(model.split["test"]):
         raise UserError(

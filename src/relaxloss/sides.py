@@ -15,6 +15,7 @@ from relaxloss.checks import Bools, Ints
 
 POWER = 12  # deviations that the probabilities must claim above chance before labels at chance mean something
 TWINS = 3
+COARSE = 0.1  # share of the outputs' numbers that must differ: a forest's are multiples of 1 / trees
 REPEATED = 30  # times as often as across the sides, rows on one side must agree to be repeats and no coarse outputs
 EXCHANGED = 5  # deviations by which another order of the classes must fit better
 FEWEST_EXPECTED = 5  # of a class on each side: the chi-square test's usual condition; rarer classes are counted as one
@@ -65,9 +66,9 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
     """The share of non-members with the very outputs and label of a member, if that is more than the outputs explain.
 
     Outputs may be coarse (rounded, or the few leaves of a tree): then non-members share theirs with each other as
-    well. Only if a member and a non-member agree more than `TWINS` times as often as two non-members do, the share
-    counts; else it cannot be told, which is None, unless no output is shared: 0. Rows whose probabilities are all 0 or
-    1 in the outputs' precision are left out.
+    well. Only if a member and a non-member agree more than `TWINS` times as often as two non-members do, and the
+    outputs hold many different numbers (`COARSE`), the share counts; else it cannot be told, which is None, unless no
+    output is shared: 0. Rows whose probabilities are all 0 or 1 in the outputs' precision are left out.
 
     Args:
         outputs: ``(N, C)`` logits.
@@ -79,7 +80,8 @@ def copies(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) 
     across, within = (inside * outside).sum() / (n * m), (outside * (outside - 1)).sum() / max(m * (m - 1), 1)
     if across == 0:
         return 0.0
-    return float(outside[inside > 0].sum() / m) if across > TWINS * within else None
+    coarse = len(np.unique(outputs)) < COARSE * outputs.size
+    return float(outside[inside > 0].sum() / m) if across > TWINS * within and not coarse else None
 
 
 def repeats(outputs: npt.NDArray[np.floating[Any]], labels: Ints, member: Bools) -> float:

@@ -74,6 +74,7 @@ def html(audit: Audit) -> str:
         utility=audit_words.UTILITY,
         known=audit_words.FACTS,
         unmeasured=audit_words.unmeasured(audit),
+        told=audit_words.told_without(audit),
         exposed=audit_words.exposed(audit),
         alone=int((members["fpr"] == 0).sum()),
         percent=audit_words.percent(audit),

@@ -61,6 +61,11 @@ def sentences(audit: Audit) -> list[str]:
             f"From its answers alone, the strongest ({name}) has an AUC of {best:.3f} ({low:.3f} to {high:.3f})."
         )
     found = []
+    if (told := told_without(audit)) is not None and told[1] > 0.5:
+        said.append(
+            f"But without the model an AUC of {told[0]:.3f} is reached, for members and non-members differ (see the "
+            "warnings): this is no measure of membership alone."
+        )
     for measure in TPRS:
         alarms = f"at {100 * float(measure.split('_')[2]):g} % false alarms"
         if worst[measure] is None:
@@ -143,6 +148,12 @@ def unmeasured(audit: Audit) -> list[tuple[str, list[str]]]:
     for attack, why in audit.unmeasured.items():
         reasons.setdefault(why.removeprefix("not measured: "), []).append(attack.replace("_", " "))
     return list(reasons.items())
+
+
+def told_without(audit: Audit) -> tuple[float, float, float] | None:
+    """How well members are told without the model, by their samples or by shadows that lack them; None: not known."""
+    known = [each for each in (audit.facts["blind"], audit.facts["bystanders"]) if each is not None]
+    return max(known, key=lambda each: float(each[1])) if known else None
 
 
 def percent(audit: Audit) -> str:
