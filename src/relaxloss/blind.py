@@ -66,9 +66,8 @@ def auc(
     areas, squares = [], []
     for fold in folds:
         out = np.isin(asked.person, fold)
-        rows = np.flatnonzero(~out)
-        rows = seeds.rng(seed, "blind", "rows").permutation(rows)[:LIMIT]
-        ranks = np.zeros(len(inside))[fold]
+        rows = seeds.rng(seed, "blind", "rows").permutation(np.flatnonzero(~out))[:LIMIT]
+        ranks = np.zeros(len(fold))
         for model in _models(table.shape[1], labels):
             model.fit(table[rows], member[rows])
             told = np.zeros(len(labels))

@@ -85,13 +85,15 @@ def facts(
     for side, inside in (("the members", member), ("the non-members", ~member)):
         if (fit := sides.label_fit(logits[inside], labels[inside])) is not None:
             fits[side] = fit
-    seen = (shadow.take(evidence.asked[once]).plain for shadow in evidence.shadows)
-    answers = [(place, sides.label_fit(own, labels)) for place, own in enumerate(seen, 1)]
+    answers, hinges = [], np.zeros((len(evidence.shadows), len(evidence.asked)))  # of each shadow, read once
+    for place, shadow in enumerate(evidence.shadows):
+        plain = shadow.take(evidence.asked).plain
+        answers.append((place + 1, sides.label_fit(plain[once], labels)))
+        hinges[place] = bounded(functional.hinge(plain, found.labels))[0]
     each = None
     if evidence.aligned:
         has = float(found.shadow_member[:, once].mean())
         each = len(found.shadow_member) * min(has, 1 - has)
-    hinges = _hinges(evidence)
     if known := [(fit.p, place, fit) for place, fit in answers if fit is not None]:
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
@@ -120,15 +122,6 @@ def facts(
 def _interval(scores: Scores, member: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
     """The AUC and its interval, at the level of the flags."""
     return metrics.auc(scores, member), *metrics.auc_interval(scores, member, flags.AUC_LEVEL)
-
-
-def _hinges(evidence: Evidence) -> npt.NDArray[np.float64]:
-    """Each shadow's confidence in each sample that is asked about, ``(K, N)``."""
-    found = [np.empty((0, len(evidence.asked)))]
-    for shadow in evidence.shadows:
-        seen = shadow.take(evidence.asked)
-        found.append(bounded(functional.hinge(seen.plain, seen.labels))[0][None])
-    return np.concatenate(found)
 
 
 def _bystanders(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
@@ -161,10 +154,10 @@ def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -
     member = found.member[asked.records]
     target = asked.mean(bounded(functional.hinge(found.logits, found.labels))[0])
     areas = np.array([metrics.auc(asked.mean(hinges[place]), own[place]) for place in both])
-    low, high = metrics.auc_interval(target, member, flags.AUC_LEVEL)
+    area, low, high = _interval(target, member)
     sampled = ((high - low) / (2 * scipy.stats.norm.ppf((1 + flags.AUC_LEVEL) / 2))) ** 2
     variance = max(sampled, float(areas.var(ddof=1)) if len(areas) > 1 else 0.0, 1e-12)
-    area, mean = metrics.auc(target, member), float(areas.mean())
+    mean = float(areas.mean())
     return area, mean, (area - mean) / math.sqrt(variance * (1 + 1 / len(areas)))
 
 
@@ -173,8 +166,7 @@ def design_flags(found: Predictions, asked: Asked) -> tuple[Flag, ...]:
     if not len(found.shadow_member):
         return ()
     counts, member = asked.mean(found.shadow_member.sum(axis=0)), found.member[asked.records]
-    area = metrics.auc(counts, member)
-    low, high = metrics.auc_interval(counts, member, flags.AUC_LEVEL)
+    area, low, high = _interval(counts, member)
     if low <= 0.5 <= high:
         return ()
     return (

@@ -12,8 +12,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from relaxloss import seeds
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
+from relaxloss.games import coins
 
 
 class Job(Protocol):
@@ -55,6 +57,19 @@ def check_count(shadows: Any) -> None:
     """Refuse what is no number of shadows."""
     if isinstance(shadows, bool) or not isinstance(shadows, (int, np.integer)) or shadows < 0:
         raise UserError(f"got shadows={shadows!r}; expected how many models are fitted, or 0 for none")
+
+
+def drawn(
+    seed: int, shadows: int, persons: npt.NDArray[np.int64], member: npt.NDArray[np.bool_]
+) -> list[tuple[npt.NDArray[np.bool_], int]]:
+    """Who is in each shadow ``(N,)``, and its seed: a coin for each person, so that on average as many as members."""
+    heads = coins(seeds.rng(seed, "shadows"), shadows, persons, member.mean())
+    return [(own, seeds.seed(seed, "shadow", place)) for place, own in enumerate(heads)]
+
+
+def rows(member: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.int64]:
+    """The places of a shadow's samples, in a random order: what a fit holds out at the end is of nobody's side."""
+    return seeds.rng(seed, "order").permutation(np.flatnonzero(member))
 
 
 def fitted(engine: Engine, fit: Callable[[J], R], jobs: Sequence[J], n: int) -> Fitted[R]:

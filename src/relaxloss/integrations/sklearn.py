@@ -27,7 +27,6 @@ from relaxloss.data import from_frame
 from relaxloss.defenses import Defense
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
-from relaxloss.games import coins
 from relaxloss.integrations import shadow_jobs
 from relaxloss.predictions import Predictions
 from relaxloss.signals import TWICE
@@ -259,8 +258,8 @@ def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_
             f"{checks.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members taught "
             "it; expected an estimator that is fitted as a whole: give it unfitted parts, or shadows=0"
         )
-    members = coins(seeds.rng(target.seed, "shadows"), shadows, persons, target.member.mean())
-    return [replace(fresh, member=own, seed=seeds.seed(target.seed, "shadow", k)) for k, own in enumerate(members)]
+    drawn = shadow_jobs.drawn(target.seed, shadows, persons, target.member)
+    return [replace(fresh, member=member, seed=seed) for member, seed in drawn]
 
 
 def _shadow(job: _Job) -> npt.NDArray[np.float64]:
@@ -268,8 +267,8 @@ def _shadow(job: _Job) -> npt.NDArray[np.float64]:
     model = clone(job.estimator)  # in one process, jobs share it
     states = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
     model.set_params(**{name: seeds.seed(job.seed, name) % 2**31 for name in states})
-    rows = seeds.rng(job.seed, "order").permutation(np.flatnonzero(job.member))  # what a fit holds out at the end is
-    model.fit(_rows(job.x, rows), job.y[rows])  # nobody's side
+    rows = shadow_jobs.rows(job.member, job.seed)
+    model.fit(_rows(job.x, rows), job.y[rows])
     return _answers(model, job.x, job.classes)
 
 

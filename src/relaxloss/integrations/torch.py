@@ -23,7 +23,6 @@ from relaxloss.auditing import Audit
 from relaxloss.data.base import Kind
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError, told, unknown
-from relaxloss.games import coins
 from relaxloss.integrations import shadow_jobs
 from relaxloss.integrations.torch_samples import Samples, read
 from relaxloss.plan import queries_of
@@ -118,11 +117,12 @@ def audit_module(
         lacking["white_box"] = f"not measured: there are no gradients of it: {why}"
     jobs = []
     if fit is not None:
-        drawn = coins(seeds.rng(seed, "shadows"), shadows, found.persons, member.mean())
-        jobs = [_Job(fit, asking, own, seeds.seed(seed, "shadow", k)) for k, own in enumerate(drawn)]
+        drawn = shadow_jobs.drawn(seed, shadows, found.persons, member)
+        jobs = [_Job(fit, asking, own, chance) for own, chance in drawn]
     done = shadow_jobs.fitted(engine or Engine(), _shadow, jobs, n)
     notes += done.notes("were trained by the given function on")
-    signals, *others = (Signals.join([each], found.labels) for each in (_signals(target, asking), *done.results))
+    own = {"logits": logits} | _perturbed(target, asking)
+    signals, *others = (Signals.join([each], found.labels) for each in (own, *done.results))
     places = np.arange(n)
     evidence = Evidence(
         replace(signals, gradient_norms=norms), places, tuple(others), done.member, places, places[:0], None,
@@ -192,6 +192,10 @@ class _Asking:
             return "image"
         return "bits" if x.ndim == 2 and ((x == 0) | (x == 1)).all() else "table"
 
+    def ask(self, model: nn.Module, samples: Samples) -> npt.NDArray[np.float32]:
+        """A model's logits ``(N, C)``."""
+        return _finite(_ask(model, samples, self.batch_size), self.kind)
+
     def other(self, x: torch.Tensor) -> Samples:
         """The same samples with perturbed inputs."""
         return replace(self.pool, x={"": x.to(torch.from_numpy(self.pool.x[""][:0]).dtype).numpy()})
@@ -210,8 +214,8 @@ class _Job:
 def _shadow(job: _Job) -> dict[str, Array]:
     """Train one, and ask it."""
     asking = job.asking
-    rows = seeds.rng(job.seed, "order").permutation(np.flatnonzero(job.member))  # what a fit holds out at the end is
-    before = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]  # nobody's side
+    rows = shadow_jobs.rows(job.member, job.seed)
+    before = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
     with _seeded(job.seed % 2**31), _own_processes():
         model = job.fit(Subset(asking.pool, rows.tolist()), job.seed % 2**31)
     if not isinstance(model, nn.Module):
@@ -221,7 +225,11 @@ def _shadow(job: _Job) -> dict[str, Array]:
             f"fit gave a {type(model).__name__} that was there before it was called, and may know what others were "
             "trained on; expected a new one: build it inside fit"
         )
-    return _signals(_Logits(model, asking.kind), asking)
+    answering = _Logits(model, asking.kind)
+    logits = asking.ask(answering, asking.pool)
+    if logits.shape[1] != asking.columns:
+        raise UserError(f"it answers for {logits.shape[1]} classes; expected {asking.columns}, as the audited model")
+    return {"logits": logits} | _perturbed(answering, asking)
 
 
 @contextmanager
@@ -253,28 +261,20 @@ def _own_processes() -> Iterator[None]:
         multiprocessing.set_start_method(method, force=True)
 
 
-def _signals(model: nn.Module, asking: _Asking) -> dict[str, Array]:
-    """What it answers, as `Signals.join` takes it."""
-
-    def ask(samples: Samples) -> npt.NDArray[np.float32]:
-        return _finite(_ask(model, samples, asking.batch_size), asking.kind)
-
-    logits = ask(asking.pool)
-    if logits.shape[1] != asking.columns:
-        raise UserError(f"it answers for {logits.shape[1]} classes; expected {asking.columns}, as the audited model")
-    found = {"logits": logits}
+def _perturbed(model: nn.Module, asking: _Asking) -> dict[str, Array]:
+    """What it answers to other queries than the plain one, as `Signals.join` takes it."""
     wanted = {"augmented", "perturbed"} & set(asking.queries)
     if asking.plain is None or not wanted:
-        return found
+        return {}
     x = torch.from_numpy(np.array(asking.plain))
     if asking.of == "image":  # both are the same queries
-        views = np.stack([ask(asking.other(shifted(x, *view))) for view in VIEWS])
+        views = np.stack([asking.ask(model, asking.other(shifted(x, *view))) for view in VIEWS])
         both = {"augmented": views, "perturbed": views.argmax(2) == asking.labels}
-        return found | {{"augmented": "augmented", "perturbed": "hits"}[query]: both[query] for query in wanted}
-    if "perturbed" in wanted:
-        copies = perturbations(x, asking.of, seeds.generator(asking.seed, "perturbed"))
-        found["hits"] = np.stack([ask(asking.other(copy)).argmax(1) == asking.labels for copy in copies])
-    return found
+        return {{"augmented": "augmented", "perturbed": "hits"}[query]: both[query] for query in wanted}
+    if "perturbed" not in wanted:
+        return {}
+    copies = perturbations(x, asking.of, seeds.generator(asking.seed, "perturbed"))
+    return {"hits": np.stack([asking.ask(model, asking.other(each)).argmax(1) == asking.labels for each in copies])}
 
 
 def _gradient_norms(model: _Logits, asking: _Asking) -> tuple[npt.NDArray[np.float64] | None, str]:
@@ -295,19 +295,6 @@ def _gradient_norms(model: _Logits, asking: _Asking) -> tuple[npt.NDArray[np.flo
     return np.concatenate(parts), ""
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; each part's mode as before outside."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def _batches(n: int, size: int) -> list[npt.NDArray[np.int64]]:
     """The places 0 to n - 1 in parts of nearly equal length: none of one, which some models take for no batch."""
     return np.array_split(np.arange(n), -(-n // size))
@@ -317,7 +304,7 @@ def _ask(model: nn.Module, samples: Samples, batch_size: int) -> npt.NDArray[np.
     """Its outputs ``(N, C)``."""
     device, n = _device(model), len(samples)
     parts = []
-    with _evaluating(model):
+    with gradients.evaluating(model), torch.no_grad():
         for places in _batches(n, batch_size):
             rows = {key: each.to(device) for key, each in samples.tensors(places).items()}
             try:
