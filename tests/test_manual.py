@@ -71,3 +71,13 @@ def test_a_page_is_made_of_the_docstrings() -> None:
         ("needed", "1/2", ""),
     ]
     assert page.sweep == ("own", "own:first=2.5")
+    assert not page.needs
+
+
+def test_a_page_says_what_an_attack_needs() -> None:
+    assert manual.page(attacks.attacks["loss"], "attack").needs == "the model's answers only"
+    assert manual.page(attacks.attacks["grad_w_l1"], "attack").needs == "the query white_box"
+    assert manual.page(attacks.attacks["lira"], "attack").needs == (
+        "2 shadows or more trained on asked samples (the game random_halves), the query augmented"
+    )
+    assert "reference samples that are in no model" in manual.page(attacks.attacks["rmia"], "attack").needs

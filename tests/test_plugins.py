@@ -167,3 +167,34 @@ def test_a_script_that_registers_everything_itself_runs_in_worker_processes(tmp_
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(" rows\n")
+
+
+def test_files_are_named_before_the_verb(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, code in (("own_defense", DEFENSE), ("own_attack", ATTACK), ("own_data", DATA), ("own_model", MODEL)):
+        (folder / f"{name}.py").write_text(code)
+    plugins = [part for file in sorted(folder.glob("*.py")) for part in ("--plugin", str(file))]
+    plain = dict(os.environ, OMP_NUM_THREADS="1")
+    out = tmp_path / "run"
+    relaxloss(
+        plain, *plugins, "compare", "--data", "stripes", "--defenses", "none,louder:factor=3", "--attacks",
+        "largest_logit", "--model", "linear", "--epochs", "2", "--out", str(out), "--quiet",
+        "--engine", "processes", "--workers", "2",
+    )  # fmt: skip
+    assert "louder" in (out / "results.csv").read_text()
+    assert "scales the loss" in relaxloss(plain, *plugins, "list", "defenses")
+
+    def error(file: str, code: str | None = None) -> str:
+        if code is not None:
+            (folder / file).write_text(code)
+        command = [sys.executable, "-m", "relaxloss", "--plugin", str(folder / file), "list"]
+        done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        return " ".join(done.stderr.split())
+
+    assert "there is another module random" in error("random.py", DEFENSE)
+    assert "cannot be imported: ZeroDivisionError: division by zero (broken.py, line 1)" in error(
+        "broken.py", "1 / 0\n"
+    )
+    assert "expected a .py file that is there" in error("nowhere.py")

@@ -113,6 +113,37 @@ def test_the_shadows_answers_are_those_of_models_fitted_by_hand() -> None:
     pd.testing.assert_frame_equal(rows_of(apart), rows_of(expected))
 
 
+def test_shadows_are_fitted_with_weights_as_the_target_was() -> None:
+    rows, labels = np.concatenate([X[IN], X[~IN]]), np.concatenate([Y[IN], Y[~IN]])
+    weights = np.random.default_rng(0).exponential(size=len(rows)) ** 4
+    model = GaussianNB().fit(X[IN], Y[IN], sample_weight=weights[: IN.sum()])
+
+    def weighted(clone: GaussianNB, places: Any) -> None:
+        clone.fit(rows[places], labels[places], sample_weight=weights[places])
+
+    coins = seeds.rng(3, "shadows").random((4, len(rows))) < IN.mean()
+    answers = [
+        GaussianNB().fit(rows[own], labels[own], sample_weight=weights[own]).predict_proba(rows) for own in coins
+    ]
+    settings: dict[str, Any] = {"attacks": "rmia,calibration", "seed": 3}
+    expected = rl.audit(
+        member_probs=model.predict_proba(X[IN]), member_labels=Y[IN], nonmember_probs=model.predict_proba(X[~IN]),
+        nonmember_labels=Y[~IN], shadows=(np.stack(answers), coins), adaptive=True, **settings,
+    )  # fmt: skip
+    found = audit_estimator(model, *SPLIT, fit=weighted, shadows=4, engine=HERE, **settings)
+    columns = ["measure", "attack", "value"]
+    pd.testing.assert_frame_equal(rows_of(found)[columns], rows_of(expected)[columns])
+    plain = audit_estimator(model, *SPLIT, shadows=4, engine=HERE, **settings)
+    assert not rows_of(plain)[columns].equals(rows_of(found)[columns])
+    apart = audit_estimator(model, *SPLIT, fit=weighted, shadows=4, engine=Engine("processes", 2), **settings)
+    pd.testing.assert_frame_equal(rows_of(apart)[columns], rows_of(found)[columns])
+
+    def nothing(clone: GaussianNB, places: Any) -> None: ...
+
+    with pytest.raises(rl.UserError, match="of 4 shadows cannot be fitted, the first for this: NotFittedError"):
+        audit_estimator(model, *SPLIT, fit=nothing, shadows=4, engine=HERE, **settings)
+
+
 def test_a_class_that_a_shadow_never_saw_has_probability_0_there() -> None:
     labels = np.where(np.arange(len(Y)) < 2, "rare", np.array(["a", "b", "c"])[Y])
     inside = IN | (labels == "rare")

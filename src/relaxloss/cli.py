@@ -30,6 +30,22 @@ app = typer.Typer(
 store_app = typer.Typer(no_args_is_help=True, help="Look into, verify and tidy a run's store.")
 app.add_typer(store_app, name="store")
 
+
+@app.callback()
+def _everywhere(
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="a .py file with defenses, attacks, models or data sets of your own, before the verb; may be repeated"
+        ),
+    ] = None,
+) -> None:
+    from relaxloss.specs import load_file
+
+    for path in plugin or ():
+        load_file(path)
+
+
 CANARIES = 100  # that --canaries-from takes where the game does not say how many
 OF_TABLES = ("label", "drop", "columns", "group")  # fields that say how a file of one's own is read
 INTERRUPTED = 130  # how typer ends on Ctrl-C
@@ -671,7 +687,8 @@ def main() -> None:
                 "audit": "; shadows that are done are stored: run the same command again to go on" * shadows,
                 "train": "; run the same command again: it goes on from the last checkpoint, if there is one yet",
             }
-            console(stderr=True).print(f"interrupted{kept.get(sys.argv[1], '')}")
+            verb = next((each for each in sys.argv if each in kept), "")
+            console(stderr=True).print(f"interrupted{kept.get(verb, '')}")
         raise
     except Exception:
         text = traceback.format_exc()

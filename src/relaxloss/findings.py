@@ -49,7 +49,6 @@ def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "index": asked.records,
-            "id": found.ids[asked.records] if found.ids is not None else "",
             "label": names[found.labels[asked.records]],
             "predicted": names[found.logits[asked.records].argmax(axis=1)],
             "member": member,
@@ -59,7 +58,9 @@ def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
         }
     )
     if not asked.single:
-        table.insert(2, "samples", asked.counts)
+        table.insert(1, "samples", asked.counts)
+    if found.ids is not None:
+        table.insert(1, "id", found.ids[asked.records])
     return table.sort_values(["rank", "index"], ignore_index=True)
 
 

@@ -130,14 +130,23 @@ class Flag:
 
 @dataclass(frozen=True)
 class Check:
-    """A rule: `find` says what is wrong with the facts, or None; it is called once every fact in `needs` is known."""
+    """A rule: `find` says what is wrong with the facts, or None; it is called once every fact in `needs` is known.
+
+    The title is what the rule is called before people.
+    """
 
     name: str
+    title: str
     needs: tuple[str, ...]
     find: Callable[[Facts], str | None]
     raised_if: str
     why: str
     what_to_do: str
+
+
+def title(name: str) -> str:
+    """What a check is called before people; an older result's name as it is."""
+    return next((check.title for check in CHECKS if check.name == name), name.replace("_", " "))
 
 
 def raised(facts: Facts) -> tuple[Flag, ...]:
@@ -186,7 +195,7 @@ def _few_shadows(facts: Facts) -> str | None:
     if facts.shadows >= SHADOWS and (each is None or each >= EACH):
         return None
     some = f", and on average only {each:.1f} on one side of a sample" if each is not None and each < EACH else ""
-    return f"{facts.shadows} shadow models{some}"
+    return f"{facts.shadows} shadow model{'s' * (facts.shadows != 1)}{some}"
 
 
 def _non_adaptive_only(facts: Facts) -> str | None:
@@ -346,6 +355,7 @@ def _unlike(facts: Facts) -> str | None:
 CHECKS = (
     Check(
         "auc_below_half",
+        "an attack is worse than guessing",
         ("auc_intervals",),
         _auc_below_half,
         raised_if=f"an attack's AUC is below one half by its {AUC_LEVEL:.1%} interval",
@@ -355,6 +365,7 @@ CHECKS = (
     ),
     Check(
         "no_better_than_chance",
+        "labels do not fit the predictions",
         ("label_fit",),
         _no_better_than_chance,
         raised_if=f"labels fit confident predictions no better than in random order (p > {CHANCE:g})",
@@ -365,6 +376,7 @@ CHECKS = (
     ),
     Check(
         "copies",
+        "non-members are copies of members",
         ("copies",),
         _copies,
         raised_if=f"more than {COPIES:.0%} of the non-members have the very row and label of some member; where only "
@@ -376,6 +388,7 @@ CHECKS = (
     ),
     Check(
         "columns_exchanged",
+        "columns and labels seem exchanged",
         ("exchanged",),
         _exchanged,
         raised_if=f"in another order the columns would fit the labels better by more than {GAIN:.0%} and {EXCHANGED} "
@@ -386,6 +399,7 @@ CHECKS = (
     ),
     Check(
         "no_skill",
+        "no more accurate than naming one class",
         ("skill",),
         _no_skill,
         raised_if="the accuracy on non-members is not above the share of their most frequent class, by its interval",
@@ -395,6 +409,7 @@ CHECKS = (
     ),
     Check(
         "repeats",
+        "repeated rows",
         ("repeats",),
         _repeats,
         raised_if=f"more than {COPIES:.0%} of the samples have the very outputs and label of another sample of their "
@@ -405,6 +420,7 @@ CHECKS = (
     ),
     Check(
         "class_mix",
+        "members and non-members have other classes",
         ("class_mix",),
         _class_mix,
         raised_if=f"members and non-members have another mix of classes (p < {MIX[0]:g}, and more than {MIX[1]:.0%} of "
@@ -415,6 +431,7 @@ CHECKS = (
     ),
     Check(
         "different_populations",
+        "members and non-members are of different populations",
         ("bystanders",),
         _populations,
         raised_if="shadows that lack a sample tell by it whether the target has it (an AUC other than one half by its "
@@ -427,6 +444,7 @@ CHECKS = (
     ),
     Check(
         "blind_baseline",
+        "members can be told without the model",
         ("blind",),
         _blind,
         raised_if="a classifier that never saw the model tells members by their samples (an AUC above one half by its "
@@ -438,6 +456,7 @@ CHECKS = (
     ),
     Check(
         "rows_per_person",
+        "the number of rows tells members",
         ("rows_per_person",),
         _rows_per_person,
         raised_if="the number of a person's samples tells who is a member (an AUC other than one half by its "
@@ -448,6 +467,7 @@ CHECKS = (
     ),
     Check(
         "unlike_shadows",
+        "shadows unlike the target",
         ("unlike",),
         _unlike,
         raised_if="shadows tell their own members by their confidence otherwise than the target does, by more than "
@@ -459,6 +479,7 @@ CHECKS = (
     ),
     Check(
         "few_nonmembers",
+        "too few non-members",
         ("nonmembers", "lowest_fpr"),
         _few_nonmembers,
         raised_if=f"the non-members allow fewer than {FALSE_POSITIVES} false positives at the lowest FPR asked for",
@@ -467,6 +488,7 @@ CHECKS = (
     ),
     Check(
         "few_shadows",
+        "too few shadows",
         ("shadows",),
         _few_shadows,
         raised_if=f"the attacks had fewer than {SHADOWS} shadow models, or on average fewer than {EACH} that have a "
@@ -479,6 +501,7 @@ CHECKS = (
     ),
     Check(
         "non_adaptive_only",
+        "no adaptive attack",
         ("adaptive",),
         _non_adaptive_only,
         raised_if="no attack was adaptive",
@@ -488,6 +511,7 @@ CHECKS = (
     ),
     Check(
         "randomised_release",
+        "random answers",
         ("changed_on_repeat",),
         _randomised_release,
         raised_if="the release answers the same query differently",
@@ -496,6 +520,7 @@ CHECKS = (
     ),
     Check(
         "release_changes_labels",
+        "the release changes predicted classes",
         ("changed_labels",),
         _release_changes_labels,
         raised_if="the release changes the top-1 label of any sample",
@@ -504,6 +529,7 @@ CHECKS = (
     ),
     Check(
         "quantised_scores",
+        "coarse scores",
         ("tied_pairs",),
         _quantised_scores,
         raised_if=f"more than {TIED:.0%} of the pairs (member, non-member) have equal scores",
@@ -512,6 +538,7 @@ CHECKS = (
     ),
     Check(
         "masking",
+        "the defense hides the leak",
         ("label_only_advantage",),
         _masking,
         raised_if="the label-only attack has a significantly higher AUC than the best confidence attack",
@@ -520,6 +547,7 @@ CHECKS = (
     ),
     Check(
         "reference_overlap",
+        "the defense saw asked samples",
         ("reference_overlap",),
         _reference_overlap,
         raised_if="the defense's reference set holds asked samples",
@@ -528,6 +556,7 @@ CHECKS = (
     ),
     Check(
         "epsilon_meaningless",
+        "the privacy guarantee says too little",
         ("dp",),
         _epsilon_meaningless,
         raised_if=f"differential privacy is claimed and ε is absent, infinite or above {EPSILON:g}, or δ ≥ 1/members, "
@@ -539,6 +568,7 @@ CHECKS = (
     ),
     Check(
         "selection_on_asked",
+        "chosen on asked samples",
         ("selected_on_asked",),
         _selection_on_asked,
         raised_if="the model, its settings or the stopping time were chosen on asked samples",
@@ -547,6 +577,7 @@ CHECKS = (
     ),
     Check(
         "idle_defense",
+        "the defense never acted",
         ("idle",),
         _idle_defense,
         raised_if="the defense never came to act in the training",

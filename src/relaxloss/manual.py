@@ -35,12 +35,14 @@ class Page:
         paragraphs: of its module, then of its class; formulas and lists keep their lines.
         fields: in the order of the class.
         sweep: the settings of its privacy-utility curve as strings, if it has one.
+        needs: what an attack must be given, in words.
     """
 
     title: str
     paragraphs: tuple[str, ...]
     fields: tuple[Field, ...]
     sweep: tuple[str, ...]
+    needs: str
 
 
 def page(cls: type[Spec], kind: str) -> Page:
@@ -56,7 +58,8 @@ def page(cls: type[Spec], kind: str) -> Page:
         for field in dataclasses.fields(cls)
     )
     sweep = tuple(str(build(cls, given)) for given in getattr(cls, "sweep", ()))
-    return Page(f"{kind} {cls.name}".strip(), (*_paragraphs(module), *_paragraphs(own)), fields, sweep)
+    needs = str(getattr(cls, "needs", ""))
+    return Page(f"{kind} {cls.name}".strip(), (*_paragraphs(module), *_paragraphs(own)), fields, sweep, needs)
 
 
 def _about_it(module: str) -> bool:

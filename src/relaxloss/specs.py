@@ -360,7 +360,9 @@ class Registry(Generic[S]):
     def __getitem__(self, name: str) -> type[S]:
         self._load()
         if name not in self._classes:
-            raise unknown(self.kind, name, self._classes)
+            raise UserError(
+                f"{unknown(self.kind, name, self._classes)}; of a file of your own: relaxloss --plugin FILE"
+            )
         return self._classes[name]
 
     def __iter__(self) -> Iterator[type[S]]:
@@ -377,6 +379,23 @@ class Registry(Generic[S]):
             raise UserError(f"got {given!r}: expected a {self.kind} as 'name:field=value' or a table with a 'name'")
         rest = {field: value for field, value in given.items() if field != "name"}
         return build(self[str(given["name"])], rest)
+
+
+def load_file(path: Path) -> None:
+    """Import a file of defenses, attacks, ... of one's own as a module of its name; local workers find it, too."""
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"plugin {path}: expected a .py file that is there")
+    name, file = path.stem, path.resolve()
+    folder = str(file.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # the last, so that it hides nothing; workers inherit it
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        raise UserError(f"plugin {path} cannot be imported: {told(error)}") from error
+    found = getattr(module, "__file__", None)
+    if found is None or Path(found).resolve() != file:
+        raise UserError(f"plugin {path}: there is another module {name}, {found or 'of Python'}; rename the file")
 
 
 def plugin_modules() -> set[str]:

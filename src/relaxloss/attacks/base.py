@@ -36,6 +36,14 @@ class Needs:
     population: bool = False
     rehearsal: int = 1
 
+    def __str__(self) -> str:
+        """In words."""
+        kind = " trained on asked samples (the game random_halves)" if self.aligned else ""
+        parts = [f"{self.shadows} shadow{'s' * (self.shadows > 1)} or more{kind}"] if self.shadows else []
+        parts += [f"the query {name}" for name in self.queries if name != "plain"]
+        parts += ["reference samples that are in no model"] * self.population
+        return ", ".join(parts) or "the model's answers only"
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:

@@ -6,7 +6,7 @@ of them, and the classifiers of XGBoost, LightGBM and others that follow it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from relaxloss.specs import build
 from relaxloss.task import Recipe
 from relaxloss.trained import Trained, train
 
+Fit = Callable[[Any, npt.NDArray[np.int64]], object]
 AGREE = 0.5  # share of the samples on which the largest value and the prediction must be one class's
 
 
@@ -44,6 +45,7 @@ def audit_estimator(
     x_test: Any,
     y_test: npt.ArrayLike,
     *,
+    fit: Fit | None = None,
     shadows: int = 0,
     groups: npt.ArrayLike | None = None,
     attacks: str | Sequence[Attack | str] = "all",
@@ -57,8 +59,7 @@ def audit_estimator(
 ) -> Audit:
     """Audit a fitted classifier: the samples that it was fitted on against samples that it was not.
 
-    Shadows are fitted without further arguments of ``fit``: of an estimator that was given weights of samples they are
-    of another kind. They are not kept: an audit that is cut off starts again.
+    Shadows are not kept: an audit that is cut off starts again.
 
     Args:
         estimator: what was fitted on `x_train` and `y_train`, all of them. Its ``predict_proba`` is asked, or, if it
@@ -67,6 +68,9 @@ def audit_estimator(
         y_train: ``(n,)`` their classes.
         x_test: the non-members, from the same population. Samples that the estimator was chosen on are none.
         y_test: ``(m,)`` theirs.
+        fit: ``fit(clone, places)`` fits a clone of the estimator on the samples at these `places` of the n + m, the
+            members' first, as it was fitted itself: with weights of samples, for one. None: by its own ``fit``, with
+            samples and classes alone.
         shadows: how many clones of the estimator are fitted, each on those of all n + m samples that a coin chooses, on
             average n, in a random order, with random numbers of its own for every parameter ``random_state``. 16 or
             more tell something; with a fifth of the samples in the test, 32. 0: none, and attacks that need shadows are
@@ -116,13 +120,14 @@ def audit_estimator(
         )
 
     found = taken(None)  # before the shadows, which cost something
-    jobs = _drawn(_Job(estimator, x, y, member, classes, seed), found.persons, shadows) if shadows else []
+    jobs = _drawn(_Job(estimator, x, y, member, classes, seed, fit), found.persons, shadows) if shadows else []
     done = shadow_jobs.fitted(engine or Engine(), _shadow, jobs, len(y))
     if done.results:
         found = taken((np.stack(done.results), done.member))
     asked = "predict_proba" if kind == "probs" else "decision_function, whose values were taken as logits"
     notes = [*found.notes, f"The model is a fitted {type(estimator).__name__}; it was asked by {asked}."]
-    notes += done.notes("are clones of it, fitted without weights of samples or other arguments on")
+    how = "without weights of samples or other arguments" if fit is None else "by the given function"
+    notes += done.notes(f"are clones of it, fitted {how} on")
     once, again = (_answers(estimator, _rows(x, np.arange(min(TWICE, len(y)))), classes) for _ in range(2))
     facts: dict[str, Any] = {"changed_on_repeat": float((once != again).any(axis=1).mean())}
     if (rows := _digests(x)) is not None:
@@ -230,7 +235,7 @@ class DefendedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One model: the estimator is fitted on the samples in `member` ``(N,)``, and asked about all."""
+    """One model: the estimator is fitted (by `fit`, if given) on `member` ``(N,)``, and asked about all samples."""
 
     estimator: Any
     x: Any
@@ -238,6 +243,7 @@ class _Job:
     member: npt.NDArray[np.bool_]
     classes: npt.NDArray[Any]
     seed: int
+    fit: Fit | None
 
 
 def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_Job]:
@@ -268,7 +274,10 @@ def _shadow(job: _Job) -> npt.NDArray[np.float64]:
     states = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
     model.set_params(**{name: seeds.seed(job.seed, name) % 2**31 for name in states})
     rows = shadow_jobs.rows(job.member, job.seed)
-    model.fit(_rows(job.x, rows), job.y[rows])
+    if job.fit is not None:
+        job.fit(model, rows)
+    else:
+        model.fit(_rows(job.x, rows), job.y[rows])
     return _answers(model, job.x, job.classes)
 
 

@@ -11,7 +11,7 @@ import altair as alt
 import jinja2
 import markupsafe
 
-from relaxloss import onerun, places
+from relaxloss import flags, onerun, places
 from relaxloss.auditing import Audit
 from relaxloss.report import audit_words, drawing, words
 from relaxloss.report.charts import GROUPS
@@ -80,6 +80,7 @@ def html(audit: Audit) -> str:
         percent=audit_words.percent(audit),
         kind=audit_words.KINDS[audit.facts["kind"]],
         figures=[(figure, markupsafe.Markup(embedded(drawing.svg(figure), figure.name))) for figure in figures],
+        titled=flags.title,
         value=_value,
         interval=_interval,
         ink=drawing.INK,

@@ -10,11 +10,14 @@ from relaxloss.manual import Page
 
 
 def print_page(page: Page, console: Console) -> None:
-    """Print the title, the text, the table of fields, and the sweep."""
+    """Print the title, the text, what it needs, the table of fields, and the sweep."""
     console.print(Text(page.title, "bold"), soft_wrap=True)
     for paragraph in page.paragraphs:
         console.print()
         console.print(Text(paragraph))
+    if page.needs:
+        console.print()
+        console.print(Text(f"It needs {page.needs}."))
     if page.fields:
         table = Table("field", "default", "what it is", box=None, pad_edge=False)
         for field in page.fields:

@@ -12,6 +12,7 @@ import markupsafe
 import pandas as pd
 import tomli_w
 
+from relaxloss import flags
 from relaxloss.measures import TPRS
 from relaxloss.report import charts, drawing, single, tables, words
 from relaxloss.report.drawing import Figure
@@ -78,6 +79,7 @@ def html(result: Result, table: pd.DataFrame, drawn: list[tuple[Figure, str]]) -
         value=words.value,
         interval=words.interval,
         title=words.title,
+        titled=flags.title,
         ink=drawing.INK,
         rule=drawing.RULE,
         paper=drawing.PAPER,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from relaxloss import defenses
+from relaxloss import defenses, flags
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 
@@ -187,8 +187,9 @@ def grouped(flags: Iterable[Flag]) -> list[Flag]:
 
 def warning(flag: Flag) -> str:
     """A flag as one paragraph: what was found, the rule, why it matters, what to do."""
-    name = flag.name.replace("_", " ")
-    return f"Warning ({name}): {flag.detail}. Raised if {flag.raised_if}. {flag.why} {flag.what_to_do}"
+    return (
+        f"Warning ({flags.title(flag.name)}): {flag.detail}. Raised if {flag.raised_if}. {flag.why} {flag.what_to_do}"
+    )
 
 
 def duration(seconds: float) -> str:
