@@ -243,7 +243,7 @@ def test_the_command_line_takes_persons(table: Path, tmp_path: Path) -> None:
     assert "60, of 4 rows each" in (tmp_path / "run" / "report.html").read_text()
     done = call("train", *options, *short, "--defense", "dpsgd:noise=2", "--out", str(tmp_path / "model"))
     assert done.returncode == 0, done.stderr
-    assert "epsilon_is_of: one sample, and persons have several" in done.stdout
+    assert "epsilon_is_of: one person, with all their samples" in done.stdout
     done = call("tune", *options, *short, "--max-auc", "0.9", "--attacks", "loss", "--settings", "2",
                 "--out", str(tmp_path / "tune"))  # fmt: skip
     assert done.returncode == 0, done.stderr

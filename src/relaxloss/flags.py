@@ -9,9 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.sides import EXCHANGED, LabelFit
+from relaxloss.task import OF_PERSON
 
 FALSE_POSITIVES = 10  # fewer cannot resolve a TPR: with 10, the true FPR may already be half or twice the one asked for
 SHADOWS = 16  # about 8 with and 8 without each sample: fewer give no per-sample mean worth the name
@@ -50,8 +56,8 @@ class Facts:
         epsilon: what its accountant says; None or inf if there is no account.
         uncovered: what else of the members is released, without noise.
         delta: the δ that goes with it.
-        members: how many samples the target was trained on.
-        most_of_one: the most samples that one person has.
+        members: how many samples the target was trained on; where ε is of a person, how many persons.
+        most_of_one: the most samples that one person has; where ε is of a person, 1.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
         idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
         label_fit: `relaxloss.sides.label_fit` of each side that it can be told of, by the side's name.
@@ -115,6 +121,18 @@ class Facts:
         for name, interval in intervals.items():
             if interval is not None and not interval[0] <= interval[1]:
                 raise UserError(f"{name}: interval {interval}; expected (low, high), or None if it is not known")
+
+
+def claims(facts: Mapping[str, Any], dataset: Dataset, members: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """What a training's facts claim of privacy, as fields of `Facts`; `members` are places in the data set."""
+    own = facts.get("epsilon_is_of") == OF_PERSON
+    return {
+        "dp": "epsilon" in facts,
+        "epsilon": facts.get("epsilon"),
+        "delta": facts.get("delta"),
+        "members": len(np.unique(dataset.persons[members])) if own else len(members),
+        "most_of_one": 1 if own else dataset.most_of_one,
+    }
 
 
 @dataclass(frozen=True)
@@ -564,7 +582,8 @@ CHECKS = (
         why="Such a guarantee promises nothing; what protection there is, only attacks have shown.",
         what_to_do="Call it noise and not differential privacy, or train with more noise. What ε does not cover: "
         "describe a table's columns beforehand (--columns; bits and images have constants), or leave that part of the "
-        "release out. ε counts samples: keep one of each person.",
+        "release out. Where ε counts samples, keep one of each person, or train with dpsgd, whose ε is of a person if "
+        "it is told whose row each is (--group).",
     ),
     Check(
         "selection_on_asked",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from relaxloss import auditing, jobs, seeds, sides, signals
+from relaxloss import auditing, flags, jobs, seeds, sides, signals
 from relaxloss.attacks import Attack, Evidence
 from relaxloss.attacks.gradient import GradientNorm
 from relaxloss.auditing import Audit
@@ -227,12 +227,8 @@ def _known(model: Trained, data: Dataset, pool: Any, target: Signals) -> dict[st
         "changed_labels": changed,
         "changed_on_repeat": repeated,
         "reference_overlap": len(np.intersect1d(pool, split["reference"])),
-        "dp": "epsilon" in model.facts,
-        "epsilon": model.facts.get("epsilon"),
-        "delta": model.facts.get("delta"),
+        **flags.claims(model.facts, data, split["members"]),
         "uncovered": defense.uncovered(data),
-        "members": len(split["members"]),
-        "most_of_one": data.most_of_one,
         "idle": defense.idle(history) if history else None,
         "copies": sides.copied_rows(data.x, data.y, split["members"], split["test"]),
     }

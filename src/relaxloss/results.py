@@ -167,12 +167,8 @@ def evaluation_facts(
         label_only_advantage=advantage,
         reference_overlap=len(np.intersect1d(design.asked, design.reference)),
         auc_intervals={name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()},
-        dp="epsilon" in own_facts,
-        epsilon=own_facts.get("epsilon"),
+        **flags.claims(own_facts, plan.dataset, design.members(design.targets[0])),
         uncovered=defense.uncovered(plan.dataset),
-        delta=own_facts.get("delta"),
-        members=int(design.member[design.targets[0]].sum()),
-        most_of_one=plan.dataset.most_of_one,
         selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),
         idle=defense.idle(history),
     )

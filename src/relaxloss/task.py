@@ -95,6 +95,9 @@ class Recipe(Spec):
         )
 
 
+OF_PERSON = "one person, with all their samples"  # what ε is of, in a training's facts
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Raw rows and their labels as tensors: `x` ``(n, ...)``, `y` ``(n,)`` int64.
@@ -120,6 +123,11 @@ class Samples:
     def persons(self) -> torch.Tensor:
         """Whose row each is ``(n,)``, as numbers from 0."""
         return torch.arange(len(self)) if self.whose is None else self.whose.unique(return_inverse=True)[1]
+
+    @property
+    def num_persons(self) -> int:
+        """How many they are of."""
+        return len(self) if self.whose is None else len(self.whose.unique())
 
     def watched(self, members: int) -> Samples | None:
         """The rows on which a training of so many members is watched after each epoch; None if there are none.

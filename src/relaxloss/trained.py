@@ -351,7 +351,7 @@ def _trained(
         if lacks := defense.uncovered(data):
             facts["epsilon_does_not_cover"] = "; ".join(lacks)
         if data.most_of_one > 1:
-            facts["epsilon_is_of"] = "one sample, and persons have several"
+            facts.setdefault("epsilon_is_of", "one sample, and persons have several")
     for name, rows in (("test", split["test"]), ("train", split["members"])):
         if len(rows):
             logits = predict(release, torch.from_numpy(data.x[rows])).numpy()

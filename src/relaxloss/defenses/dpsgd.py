@@ -10,9 +10,12 @@ gradient is ever stored), ten times and more for convolutions.
 
 Useful range: `noise` 0.003 to 3 (σ, in units of `clip`), or `target_epsilon` 1 to 100; `clip` 0.1 to 10.
 
-Batches are Poisson samples: each member is in each batch with probability 1/⌈M / batch size⌉ on its own, as the
-accountant assumes. Batch normalisation, which mixes samples, is replaced by group normalisation. The forward pass runs
-in float32, whatever the recipe's precision: the bound on the norm must hold.
+ε is of a person. Where persons have several samples (``groups``), a person's gradient is the mean over all of them, and
+is clipped as one (user-level sampling; Charles et al., 2024); else each sample is a person, as in the paper.
+
+Batches are Poisson samples: each person is in each batch with probability 1/⌈M / batch size⌉ on their own, with all
+their samples, as the accountant assumes. Batch normalisation, which mixes samples, is replaced by group normalisation.
+The forward pass runs in float32, whatever the recipe's precision: the bound on the norm must hold.
 
 The preset ``weak`` is the baseline to beat (Aerni, Zhang, Tramèr, CCS 2024, after De et al., 2022): no momentum, no
 weight decay, clip 1, a large learning rate, for images several augmented copies of a sample in its gradient, and the
@@ -63,13 +66,15 @@ PRESETS = {None: Preset(), "weak": Preset(lr=0.5, ema=0.999, copies=8, plain=Tru
 @defenses.register("dpsgd")
 @dataclass(frozen=True)
 class DPSGD(Defense):
-    """Step along ``(Σ_i g_i min(1, C / ‖g_i‖) + σ C N(0, I)) / expected batch size``, g_i the samples' gradients.
+    """Step along ``(Σ_i g_i min(1, C / ‖g_i‖) + σ C N(0, I)) / expected batch size``, g_i the persons' gradients.
+
+    That of a person is the mean over all their samples: where each sample is another person's, the sample's.
 
     Attributes:
         noise: σ; 0: clipping only.
         clip: C.
         target_epsilon: choose σ so that the whole training spends this ε, in place of `noise`.
-        delta: δ; None: 1 / (10 M).
+        delta: δ; None: 1 / (10 P), of P persons.
         preset: ``weak``, or None: the recipe's optimiser as it is.
         lr: the learning rate, under the recipe's schedule; None: the preset's, or the recipe's.
         ema: the decay of the weights' moving average per step, 0: no average; None: the preset's, or 0. It warms up:
@@ -83,7 +88,7 @@ class DPSGD(Defense):
 
     about: ClassVar[str] = "clipped gradients and noise, with Opacus (CCS 2016); preset=weak is the baseline to beat"
     requires: ClassVar[str] = "opacus"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     active: ClassVar[Mapping[str, Any]] = {"noise": 0.5}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
         {"noise": noise, "target_epsilon": None} for noise in (0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -152,9 +157,8 @@ class DPSGD(Defense):
 
     def prepare(self, state: State) -> None:
         """Hook the network, wrap the optimiser, and open the account."""
-        members = len(state.task.members)
         steps = _steps(state)
-        delta = self.delta or 0.1 / members
+        delta = self.delta or 0.1 / state.task.members.num_persons
         noise = self.noise
         if self.target_epsilon is not None:
             noise = noise_for(self.target_epsilon, 1 / steps, steps * state.task.recipe.epochs, delta)
@@ -165,11 +169,12 @@ class DPSGD(Defense):
         state.extras["privacy"], state.optimiser = privacy, privacy.optimiser
 
     def batches(self, state: State) -> Iterator[torch.Tensor]:
-        """Poisson samples of the members; they may be empty."""
-        steps = _steps(state)
+        """Poisson samples of the persons among the members, with all their samples; they may be empty."""
+        steps, members = _steps(state), state.task.members
+        persons, order = members.persons.sort(stable=True)  # a person's next to each other
         for _ in range(steps):
-            drawn = torch.rand(len(state.task.members), dtype=torch.float64, generator=state.streams["order"])
-            yield (drawn < 1 / steps).nonzero()[:, 0]
+            drawn = torch.rand(members.num_persons, dtype=torch.float64, generator=state.streams["order"])
+            yield order[(drawn < 1 / steps)[persons]]
 
     def step(self, state: State, batch: Batch) -> torch.Tensor:
         """One noisy step; returns the logits of the batch's first copies."""
@@ -177,7 +182,7 @@ class DPSGD(Defense):
         for _ in range(self.copies(state.task) - 1):
             raw = state.task.members.x.index_select(0, batch.index)
             copies.append(training.crop_flip(raw, state.streams["augment"]))
-        logits: torch.Tensor = state.extras["privacy"].step(state, torch.stack(copies, 1), batch.y)
+        logits: torch.Tensor = state.extras["privacy"].step(state, torch.stack(copies, 1), batch.y, batch.index)
         if "average" in state.extras:
             state.extras["average"].update_parameters(state.network.net)
         return logits
