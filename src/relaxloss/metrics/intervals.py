@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -21,12 +22,14 @@ def auc_interval(scores: npt.ArrayLike, member: npt.ArrayLike, level: float = 0.
     On the AUC itself DeLong's normal interval (Biometrics 1988) covers an AUC of 0.95 in only 86 to 90 % of audits of
     100 samples; logit and t bring that to 93 to 95 %. Where DeLong's variance is 0, the interval is exact instead:
     of k = min(n_members, n_nonmembers) disjoint pairs all were won (lost, tied), so that at least a share
-    ``((1-level)/2)^(1/k)`` of all pairs is won (lost; tied: ``(1-level)^(1/k)``). It never has zero width.
-    Scores of two values, one of them seen fewer than about 20 times (correctness, on few samples), are covered less
-    well: in 87 to 93 % at 5 to 10 times, the upper end being too low.
+    ``((1-level)/2)^(1/k)`` of all pairs is won (lost; tied: ``(1-level)^(1/k)``). Where it is 0 on one side only, the
+    n samples of that side may still hide a share ``1 - ((1-level)/2)^(1/n)`` of others, of any rank: that is joined by
+    square-and-add. Of scores of two values (correctness) the AUC is a balanced accuracy; Clopper and Pearson's limits
+    of the two rates are joined likewise, for DeLong's interval covers as little as 57 % if one of the values is rare.
+    No interval has zero width.
     """
     area, variances, sizes = _delong(scores, member)
-    return _auc_limits(area[0], variances[:, 0, 0], sizes, check_level(level))
+    return _auc_limits(scores, member, area[0], variances[:, 0, 0], sizes, check_level(level))
 
 
 def auc_difference_interval(
@@ -35,14 +38,17 @@ def auc_difference_interval(
     """DeLong's interval of ``auc(scores) − auc(other_scores)``, paired: both attacks scored the same samples.
 
     Student's t as in `auc_interval`, no logit: differences are nearly symmetric. An attack whose own variance is 0 has
-    never failed or told nothing apart on these samples; then both AUCs' limits are joined by square-and-add (Newcombe).
+    never failed or told nothing apart on these samples, be it on one side; then both AUCs' limits are joined by
+    square-and-add (Newcombe).
     """
     area, variances, sizes = _delong(scores, member, other_scores)
     check_level(level)
     difference = float(area[0] - area[1])
     own = [variances[:, i, i] for i in (0, 1)]
-    if min(sizes) == 1 or any(v.sum() == 0 for v in own):
-        (low, high), (other_low, other_high) = (_auc_limits(area[i], own[i], sizes, level) for i in (0, 1))
+    if min(sizes) == 1 or any(v.min() == 0 for v in own):
+        (low, high), (other_low, other_high) = (
+            _auc_limits(each, member, area[i], own[i], sizes, level) for i, each in enumerate((scores, other_scores))
+        )
         down = math.hypot(area[0] - low, other_high - area[1])
         up = math.hypot(high - area[0], area[1] - other_low)
     else:
@@ -91,13 +97,7 @@ def balanced_accuracy_interval(
 
     The threshold must come from elsewhere (shadows, another half): chosen on these samples it flatters the attack.
     """
-    true, n, false, m = counts(scores, member, threshold)
-    (low, high), (low_fpr, high_fpr) = wilson(true, n, level), wilson(false, m, level)
-    centre = (true / n + 1 - false / m) / 2
-    return (
-        centre - math.hypot(true / n - low, high_fpr - false / m) / 2,
-        centre + math.hypot(high - true / n, false / m - low_fpr) / 2,
-    )
+    return _balanced(counts(scores, member, threshold), wilson, level)
 
 
 def clopper_pearson(hits: float, n: float, level: float = 0.95) -> Interval:
@@ -178,7 +178,9 @@ def _delong(
     return by_member.mean(axis=1), np.stack(covariances), sizes
 
 
-def _auc_limits(area: float, variances: Floats, sizes: tuple[int, int], level: float) -> Interval:
+def _auc_limits(
+    scores: npt.ArrayLike, member: npt.ArrayLike, area: float, variances: Floats, sizes: tuple[int, int], level: float
+) -> Interval:
     k, variance = min(sizes), float(variances.sum())
     if k == 1:  # one sample shows no variance
         return clopper_pearson(area, 1, level)
@@ -186,9 +188,28 @@ def _auc_limits(area: float, variances: Floats, sizes: tuple[int, int], level: f
         share = ((1 - level) / (2 if area in (0, 1) else 1)) ** (1 / k)
         untied = (1 - share) / 2
         return {0.0: (0.0, 1 - share), 1.0: (share, 1.0)}.get(area, (area - untied, area + untied))
+    values = np.asarray(scores, dtype=np.float64)
+    top = values.max()
+    if ((values == top) | (values == values.min())).all():
+        return _balanced(counts(scores, member, top), clopper_pearson, level)
     half = _half_width(variances, sizes, level) / (area * (1 - area))
     centre = float(special.logit(area))
-    return float(special.expit(centre - half)), float(special.expit(centre + half))
+    low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
+    hidden = sum(1 - ((1 - level) / 2) ** (1 / n) for v, n in zip(variances, sizes, strict=True) if v == 0)
+    return area - math.hypot(area - low, hidden * area), area + math.hypot(high - area, hidden * (1 - area))
+
+
+def _balanced(
+    found: tuple[int, int, int, int], limits: Callable[[float, float, float], Interval], level: float
+) -> Interval:
+    """A balanced accuracy's interval of `curve.counts`: the limits of both rates, joined by square-and-add."""
+    true, n, false, m = found
+    (low, high), (low_fpr, high_fpr) = limits(true, n, level), limits(false, m, level)
+    centre = (true / n + 1 - false / m) / 2
+    return (
+        centre - math.hypot(true / n - low, high_fpr - false / m) / 2,
+        centre + math.hypot(high - true / n, false / m - low_fpr) / 2,
+    )
 
 
 def _half_width(variances: Floats, sizes: tuple[int, int], level: float) -> float:
