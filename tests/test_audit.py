@@ -817,3 +817,108 @@ def test_a_heavy_tail_leaves_the_histogram_its_shape() -> None:
     assert (found["share"] > 0).groupby(found["membership"]).sum().min() > 25
     plain = pd.DataFrame(findings.histogram(chance.normal(size=1000), member))
     assert 4 < plain["right"].max() - plain["left"].min() < 5.5, "no tail: from the 1 % to the 99 % quantile"
+
+
+def margins(n: int, m: int, seed: int = 0) -> tuple[Any, Any]:
+    """How sure two sides are of their labels that do not differ."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(2, 1, n), rng.normal(2, 1, m)
+
+
+def two_classes(members: Any, others: Any, rare: int | None = None) -> dict[str, Any]:
+    """Logits of two classes with these margins; the second class is the first `rare` of each side, or every other."""
+    given = {}
+    for side, own in (("member", members), ("nonmember", others)):
+        place = np.arange(len(own))
+        labels = place % 2 if rare is None else (place < rare).astype(int)
+        given[f"{side}_logits"] = np.column_stack([np.zeros(len(own)), own * np.where(labels == 1, 1, -1)])
+        given[f"{side}_labels"] = labels
+    return given
+
+
+def test_a_few_that_leak_in_a_crowd_that_does_not_are_in_the_headline() -> None:
+    members, others = margins(2000, 12_000)
+    quiet = rl.audit(**two_classes(members, others))
+    assert (quiet.worst["shown"], quiet.worst["shown_at"], quiet.worst["alone"]) == (False, [], None)
+    assert "members are told" not in " ".join(audit_words.sentences(quiet))
+    members[:20] = 40
+    loud = rl.audit(**two_classes(members, others))
+    assert not loud.worst["shown"]
+    assert "tpr_at_0.001_fpr" in loud.worst["shown_at"]
+    alone = loud.worst["alone"]
+    assert alone["members"] == 20
+    ranks = np.arange(20)
+    assert alone["p"] == pytest.approx(np.prod((2000 - ranks) / (14_000 - ranks)), rel=1e-9)
+    said = " ".join(audit_words.sentences(loud))
+    assert "was not shown to tell members from non-members on average" in said
+    assert "But some members are told. 20 members score above every non-member" in said
+    assert "guessing finds 0.1 %" in said
+
+
+def test_what_is_shown_is_rarely_shown_where_nothing_leaks() -> None:
+    rng = np.random.default_rng(0)
+    false = 0
+    for _ in range(60):
+        sides = margins(*rng.choice([40, 300, 1500], 2, replace=False), seed=int(rng.integers(1e9)))
+        worst = rl.audit(**two_classes(*sides), attacks="blackbox").worst
+        false += bool(worst["shown"] or worst["shown_at"] or worst["alone"])
+    assert false <= 6, "at most one in forty is expected"
+
+
+def test_a_small_class_that_leaks_is_named() -> None:
+    members, others = margins(4000, 4000)
+    assert not any(line["low"] > 0.5 for line in rl.audit(**two_classes(members, others, 100)).facts["by_class"])
+    members[:100] += 6
+    audit = rl.audit(**two_classes(members, others, 100), classes=["well", "ill"])
+    first, second = audit.facts["by_class"]
+    assert (first["class"], first["members"], first["nonmembers"]) == ("ill", 100, 100)
+    assert first["auc"] == pytest.approx((members[:100, None] > others[:100]).mean(), abs=1e-9)
+    assert first["low"] > 0.9
+    assert second["class"] == "well"
+    assert second["low"] < 0.5 < second["high"]
+    assert "Of class ill (100 members, 100 non-members) members are told far better" in " ".join(
+        audit_words.sentences(audit)
+    )
+    assert "The most exposed classes" in audit_page.html(audit)
+
+
+def test_a_leak_in_the_other_direction_heads_the_page() -> None:
+    members, others = margins(1500, 1500)
+    audit = rl.audit(**two_classes(np.maximum(members - 1.5, 0.01), others))  # less sure, and never wrong
+    assert audit.worst["attack"] == "correctness"
+    assert audit.worst["auc_low"] > 0.5
+    first = audit_words.sentences(audit)[0]
+    assert first.startswith("The strongest attack is one turned around")
+    assert audit.worst["graded"] != "correctness"
+    assert audit.records["score"].nunique() > 100, "an order of records, not of right and wrong"
+
+
+def test_rounded_scores_are_not_measured_where_no_threshold_comes_near() -> None:
+    members, others = margins(3000, 3000)
+    fine = rl.audit(**two_classes(members + 0.5, others), attacks="loss")
+    assert fine.worst["tpr_at_0.01_fpr"] > 0.01
+    sure = (np.minimum(side, 4.0) for side in (members + 0.5, others))  # sure answers are all alike
+    coarse = rl.audit(**two_classes(*sure), attacks="loss")
+    assert coarse.worst["tpr_at_0.01_fpr"] is None
+    notes = coarse.rows[coarse.rows["measure"] == "tpr_at_0.01_fpr"]["note"]
+    assert "non-members share a score, so that no threshold comes near" in notes.iloc[0]
+    assert "quantised_scores" in {flag.name for flag in coarse.flags}
+
+
+def test_labels_that_tell_nothing_mask_nothing() -> None:
+    members, others = margins(800, 800)
+    flagged = {flag.name for flag in rl.audit(**two_classes(members, others * 1.6)).flags}
+    assert "auc_below_half" in flagged, "of the confidences, while the labels are at one half"
+    assert "masking" not in flagged
+
+
+def test_no_bound_of_epsilon_is_said_so() -> None:
+    rng = np.random.default_rng(0)
+    member = rng.random(400) < 0.5
+    logits = rng.normal(size=(400, 3))
+    labels = rng.integers(0, 3, 400)
+    audit = rl.audit(
+        member_logits=logits[member], member_labels=labels[member], nonmember_logits=logits[~member],
+        nonmember_labels=labels[~member], coin_flips=True,
+    )  # fmt: skip
+    assert audit_words.sentences(audit)[-1].startswith("No lower bound of ε above 0 was shown: ")

@@ -27,6 +27,7 @@ CASES = [
     ("randomised_release", {"changed_on_repeat": 0.25}, "25.00%", {"changed_on_repeat": 0.0}),
     ("release_changes_labels", {"changed_labels": 0.001}, "0.10%", {"changed_labels": 0.0}),
     ("quantised_scores", {"tied_pairs": 0.06}, "6.0%", {"tied_pairs": 0.05}),
+    ("quantised_scores", {"tied_pairs": 0.0, "tied_top": 30}, "30 non-members share", {"tied_pairs": 0.0}),
     ("masking", {"label_only_advantage": (0.01, 0.2)}, "0.010 to 0.200", {"label_only_advantage": (-0.01, 0.2)}),
     ("reference_overlap", {"reference_overlap": 1}, "1 asked", {"reference_overlap": 0}),
     ("auc_below_half", {"auc_intervals": {"loss": (0.3, 0.49)}}, "loss 0.300", {"auc_intervals": {"loss": (0.3, 0.5)}}),

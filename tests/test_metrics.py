@@ -233,3 +233,14 @@ def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def test_ties_at_the_threshold_are_counted_where_they_hide_half_of_the_false_positives() -> None:
+    others = np.r_[np.arange(960.0), np.full(40, 2000.0)]
+    member, scores = np.arange(1100) < 100, np.r_[np.full(100, 3000.0), others]
+    assert metrics.tied_top(scores, member, 0.05) == 0, "50 permitted: the 40 and ten below them"
+    assert metrics.tied_top(scores, member, 0.01) == 40, "10 permitted, and no threshold has between 0 and 40"
+    scores[100 : 100 + 30] = 2500.0  # and 30 above: 30 permitted are reached, of 61 a half is not
+    assert metrics.tied_top(scores, member, 0.03) == 0
+    assert metrics.tied_top(scores, member, 0.061) == 40
+    assert metrics.tied_top(scores, member, 0.059) == 0

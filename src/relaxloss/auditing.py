@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import findings, flags, measures, metrics, onerun, predictions
+from relaxloss import findings, flags, measures, onerun, predictions
 from relaxloss.asked import Asked
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
@@ -197,9 +197,9 @@ def run(
     head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
     lines = [head | {"adaptive": how if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
-    strongest = table[worst["attack"]]
-    corrected = 1 - (1 - level) / len(table)
-    worst["shown"] = metrics.auc_interval(strongest, member, corrected)[0] > 0.5
+    worst |= findings.told(table, member, worst, level)
+    worst["graded"] = findings.graded(table, member)  # of two scores, no curve and no order of records
+    strongest = table[worst["graded"]]
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
         worst,
@@ -212,6 +212,7 @@ def run(
         pd.DataFrame(measures.thinned_roc(strongest, member)),
         _facts(found, asked, name, level, seed)
         | {"blind": facts.blind, "bystanders": facts.bystanders}
+        | {"by_class": findings.by_class(table, found, asked, level)}
         | {"classes": list(found.classes), "labels": np.bincount(found.labels).tolist()},
     )
 

@@ -21,6 +21,8 @@ from relaxloss.measures import TPRS
 from relaxloss.predictions import Predictions
 from relaxloss.records import exposure
 
+FEWEST_OF_CLASS = 10  # members, and non-members, of whom an AUC within a class says anything
+
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The strongest attack's name and numbers, from the rows of `measures.worst`; None where not measured.
@@ -40,6 +42,69 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
                 found[f"{start}{measure}{end}"] = None if math.isnan(item[key]) else float(item[key])
     return found
+
+
+def told(
+    table: Mapping[str, Scores], member: npt.NDArray[np.bool_], found: Mapping[str, Any], level: float
+) -> dict[str, Any]:
+    """What was shown, beside `worst` (`found`), corrected for all attacks and for four tests of each.
+
+    ``shown``: that the strongest attack's AUC is above one half; ``shown_at``: the measures at whose low FPR more
+    members are found than by guessing; ``alone``: the attack by which improbably many members score above every
+    non-member, how many, and the probability that k of n do in a random order, ``Π_{i<k} (n - i) / (n + m - i)``; None
+    if there is none.
+    """
+    tests = 4 * len(table)
+    corrected = 1 - (1 - level) / tests
+    at = []
+    for fpr, measure in zip(measures.FPRS, TPRS, strict=True):
+        if (name := found[f"{measure}_attack"]) is not None:
+            low, _ = metrics.tpr_interval(table[name], member, fpr=fpr, level=corrected, threshold="estimated")
+            at += [measure] if low > fpr else []
+    n, alone = int(member.sum()), []
+    for name, scores in table.items():
+        above = int((scores[member] > scores[~member].max()).sum())
+        ranks = np.arange(above)
+        alone.append((float(np.log((n - ranks) / (len(member) - ranks)).sum()), above, name))
+    log_p, count, attack = min(alone)
+    return {
+        "shown": metrics.auc_interval(table[found["attack"]], member, corrected)[0] > 0.5,
+        "shown_at": at,
+        "alone": {"attack": attack, "members": count, "p": math.exp(max(log_p, -690.0))}
+        if log_p < math.log(1 - corrected)
+        else None,
+    }
+
+
+def by_class(table: Mapping[str, Scores], found: Predictions, asked: Asked, level: float) -> list[dict[str, Any]]:
+    """The strongest attack within each class that has members and non-members enough, the most exposed class first.
+
+    Each with an interval that is corrected for all attacks and classes. Nothing where persons have several samples,
+    which may be of several classes.
+    """
+    if not asked.single:
+        return []
+    labels, member = found.labels[asked.records], found.member[asked.records]
+    sizes = [np.bincount(labels[side], minlength=len(found.classes)) for side in (member, ~member)]
+    rows = []
+    for place in np.flatnonzero(np.minimum(*sizes) >= FEWEST_OF_CLASS):
+        inside = labels == place
+        areas = {name: metrics.auc(scores[inside], member[inside]) for name, scores in table.items()}
+        attack = max(areas, key=lambda name: areas[name])
+        rows.append((found.classes[place], *(int(each[place]) for each in sizes), attack, areas[attack], inside))
+    corrected = 1 - (1 - level) / max(len(rows) * len(table), 1)
+    lines = []
+    for name, inside_, outside, attack, area, inside in rows:
+        low, high = metrics.auc_interval(table[attack][inside], member[inside], corrected)
+        head = {"class": name, "members": inside_, "nonmembers": outside, "attack": attack}
+        lines.append(head | {"auc": area, "low": low, "high": high})
+    return sorted(lines, key=lambda line: -line["low"])
+
+
+def graded(table: Mapping[str, Scores], member: npt.NDArray[np.bool_]) -> str:
+    """The strongest attack by AUC of those whose scores order samples; of all, if there are none."""
+    found = {name: scores for name, scores in table.items() if name.split(":")[0] not in flags.DISCRETE} or table
+    return max(found, key=lambda name: metrics.auc(found[name], member))
 
 
 def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
@@ -75,12 +140,14 @@ def facts(
     """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
     once = asked.records
     member = found.member[once]
-    graded = {name: scores for name, scores in table.items() if name.split(":")[0] not in flags.DISCRETE} or table
-    best = max(graded, key=lambda name: metrics.auc(graded[name], member))
+    best = graded(table, member)
     ahead = None
     labelled = next((name for name in ("label_only", "correctness") if name in table), best)
     if labelled != best:
-        ahead = metrics.auc_difference_interval(table[labelled], table[best], member)
+        low, high = metrics.auc_difference_interval(table[labelled], table[best], member, flags.AUC_LEVEL)
+        tells = metrics.auc_interval(table[labelled], member, flags.AUC_LEVEL)[0] > 0.5
+        ahead = (low if tells else min(low, 0.0)), high
+    resolved = [fpr for fpr in measures.FPRS if metrics.resolvable(int((~member).sum()), fpr)]
     fits = {}
     logits, labels = found.logits[once], found.labels[once]  # one of each person: the others would not be independent
     for side, inside in (("the members", member), ("the non-members", ~member)):
@@ -105,6 +172,7 @@ def facts(
         shadows_each=each,
         adaptive=adaptive,
         tied_pairs=metrics.tied_share(table[best], member),
+        tied_top=metrics.tied_top(table[best], member, min(resolved)) if resolved else 0,
         label_only_advantage=ahead,
         auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
         label_fit=fits or None,

@@ -48,7 +48,8 @@ class Facts:
         changed_labels: share of samples whose top-1 label under the release is not that of the model beneath.
         tied_pairs: `relaxloss.metrics.tied_share` of the attack that heads the report. Not of attacks that are discrete
             by design (correctness, label-only).
-        label_only_advantage: interval of AUC(label-only) − AUC(best confidence attack)
+        tied_top: `relaxloss.metrics.tied_top` of that attack at the lowest FPR that the non-members resolve.
+        label_only_advantage: interval of AUC(attack on labels alone) − AUC(best confidence attack)
             (`relaxloss.metrics.auc_difference_interval`).
         reference_overlap: how many asked samples are in the reference set that the defense saw.
         auc_intervals: each attack's AUC interval at level 0.999 (`AUC_LEVEL`).
@@ -84,6 +85,7 @@ class Facts:
     changed_on_repeat: float | None = None
     changed_labels: float | None = None
     tied_pairs: float | None = None
+    tied_top: int = 0
     label_only_advantage: tuple[float, float] | None = None
     reference_overlap: int | None = None
     auc_intervals: Mapping[str, tuple[float, float]] | None = None
@@ -232,13 +234,18 @@ def _release_changes_labels(facts: Facts) -> str | None:
 
 def _quantised_scores(facts: Facts) -> str | None:
     assert facts.tied_pairs is not None
-    return f"{facts.tied_pairs:.1%} of the pairs are tied" if facts.tied_pairs > TIED else None
+    found = [f"{facts.tied_pairs:.1%} of the pairs are tied"] if facts.tied_pairs > TIED else []
+    if facts.tied_top:
+        found.append(
+            f"{facts.tied_top:,} non-members share a score, so that no threshold comes near the lowest measured FPR"
+        )
+    return "; ".join(found) or None
 
 
 def _masking(facts: Facts) -> str | None:
     assert facts.label_only_advantage is not None
     low, high = facts.label_only_advantage
-    return f"label-only is ahead by an AUC of {low:.3f} to {high:.3f}" if low > 0 else None
+    return f"an attack on labels alone is ahead by an AUC of {low:.3f} to {high:.3f}" if low > 0 else None
 
 
 def _reference_overlap(facts: Facts) -> str | None:
@@ -550,7 +557,8 @@ CHECKS = (
         "coarse scores",
         ("tied_pairs",),
         _quantised_scores,
-        raised_if=f"more than {TIED:.0%} of the pairs (member, non-member) have equal scores",
+        raised_if=f"more than {TIED:.0%} of the pairs (member, non-member) have equal scores, or so many non-members "
+        "share a score that no threshold comes near a low FPR",
         why="Ties dominate the ROC: an attacker who sees more digits may do better, and a low FPR cannot be reached.",
         what_to_do="Audit logits, or probabilities in full precision; if only rounded ones are released, say so.",
     ),
@@ -559,9 +567,10 @@ CHECKS = (
         "the defense hides the leak",
         ("label_only_advantage",),
         _masking,
-        raised_if="the label-only attack has a significantly higher AUC than the best confidence attack",
+        raised_if="an attack on labels alone (label_only, or correctness) finds members, and has a significantly "
+        "higher AUC than the best confidence attack",
         why="Labels hold less than confidences. If they tell more, the defense hides the leak and does not remove it.",
-        what_to_do="Take the label-only figure as the headline, and attack the confidences adaptively.",
+        what_to_do="Take the figure of the attack on labels as the headline, and attack the confidences adaptively.",
     ),
     Check(
         "reference_overlap",

@@ -98,6 +98,8 @@ def attack(
 ) -> list[Row]:
     """AUC with DeLong's interval, and TPR at 1 % and 0.1 % FPR with Clopper-Pearson's where the FPR is resolvable.
 
+    That takes non-members enough, and that not too many of them share a score.
+
     Where the same records were asked of several models, `clusters` says of which each score is, and the intervals
     reckon with both (`relaxloss.metrics.clusters`).
     """
@@ -106,7 +108,11 @@ def attack(
     rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
     nonmembers = int((~member).sum())
     for fpr, measure in zip(FPRS, TPRS, strict=True):
-        if metrics.resolvable(nonmembers, fpr):
+        tied = metrics.tied_top(scores, member, fpr) if metrics.resolvable(nonmembers, fpr) else 0
+        if tied:
+            why = f"not measured: {tied} of {nonmembers} non-members share a score, so that no threshold comes near"
+            rows.append(row(measure, np.nan, n=n, attack=name, note=why))
+        elif metrics.resolvable(nonmembers, fpr):
             if clusters is None:
                 low, high = metrics.tpr_interval(scores, member, fpr=fpr, level=level, threshold="estimated")
             else:

@@ -17,6 +17,7 @@ from relaxloss.metrics.curve import (
     roc,
     threshold_at_fpr,
     tied_share,
+    tied_top,
     tpr_at_fpr,
 )
 from relaxloss.metrics.intervals import (
@@ -57,6 +58,7 @@ __all__ = [
     "summary",
     "threshold_at_fpr",
     "tied_share",
+    "tied_top",
     "top_k",
     "tpr_at_fpr",
     "tpr_interval",

@@ -54,6 +54,17 @@ def resolvable(nonmembers: int, fpr: float) -> bool:
     return allowed(nonmembers, fpr) >= RESOLVED
 
 
+def tied_top(scores: npt.ArrayLike, member: npt.ArrayLike, fpr: float) -> int:
+    """How many non-members share the score that stands between every threshold and `fpr`; 0 if ties cost little.
+
+    Where they do, the threshold with the largest FPR up to `fpr` has less than half of it: a TPR there is one of a
+    lower FPR, of 0 in the end, and says nothing of this one.
+    """
+    _, others = groups(scores, member)
+    permitted, cut = allowed(len(others), fpr), threshold_at_fpr(scores, member, fpr)
+    return 0 if 2 * int((others > cut).sum()) >= permitted else int((others == cut).sum())
+
+
 def tied_share(scores: npt.ArrayLike, member: npt.ArrayLike) -> float:
     """Share of the pairs (member, non-member) with equal scores: splitting these ties moves AUC by half of it."""
     members, others = groups(scores, member)

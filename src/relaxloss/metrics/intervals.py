@@ -196,7 +196,8 @@ def _auc_limits(
     centre = float(special.logit(area))
     low, high = float(special.expit(centre - half)), float(special.expit(centre + half))
     hidden = sum(1 - ((1 - level) / 2) ** (1 / n) for v, n in zip(variances, sizes, strict=True) if v == 0)
-    return area - math.hypot(area - low, hidden * area), area + math.hypot(high - area, hidden * (1 - area))
+    down, up = math.hypot(area - low, hidden * area), math.hypot(high - area, hidden * (1 - area))
+    return max(area - down, 0.0), min(area + up, 1.0)
 
 
 def _balanced(

@@ -76,6 +76,9 @@ def html(audit: Audit) -> str:
         unmeasured=audit_words.unmeasured(audit),
         told=audit_words.told_without(audit),
         exposed=audit_words.exposed(audit),
+        graded=audit_words.graded(audit),
+        by_class=audit.facts["by_class"][: audit_words.CLASSES],
+        named=words.attack,
         alone=int((members["fpr"] == 0).sum()),
         percent=audit_words.percent(audit),
         kind=audit_words.KINDS[audit.facts["kind"]],
@@ -118,7 +121,7 @@ def histogram(audit: Audit) -> Figure:
         for row in audit.histogram.to_dict("records")
     ]
     scale = alt.Scale(domain=list(names.values()), range=[MEMBERS, TESTS])
-    attack = audit.worst["attack"].replace("_", " ")
+    attack = words.attack(audit.worst["graded"])
     chart = (
         alt.Chart(alt.NamedData("bins"))
         .mark_bar(opacity=0.55, binSpacing=0)
@@ -132,7 +135,7 @@ def histogram(audit: Audit) -> Figure:
         .properties(width=WIDTH, height=200)
     )  # fmt: skip
     caption = (
-        f"What the strongest attack ({attack}) sees: the scores of members and of non-members. The more the two shapes "
+        f"What {audit_words.graded(audit)} sees: the scores of members and of non-members. The more the two shapes "
         f"overlap, the less it learns. Scores beyond the axis's ends are in the outer bins. {_count(audit)}"
     )
     return Figure("scores", drawing.finished(chart, bins=bins), caption)
@@ -152,8 +155,8 @@ def roc(audit: Audit) -> Figure:
     guess = alt.Chart(alt.NamedData("guess")).mark_line(strokeDash=[3, 3], strokeWidth=1, color=INK, opacity=0.6)
     chart = alt.layer(guess.encode(x=x, y=y), curve.encode(x=x, y=y)).properties(width=WIDTH / 2, height=WIDTH / 2)
     caption = (
-        "ROC curve of the strongest attack on logarithmic axes: the left end shows how many members are found with "
-        f"hardly a false alarm. Dashed: guessing. {_count(audit)}"
+        f"ROC curve of {audit_words.graded(audit)} on logarithmic axes: the left end shows how many members are found "
+        f"with hardly a false alarm. Dashed: guessing. {_count(audit)}"
     )
     guesses = [{"fpr": low, "tpr": low}, {"fpr": 1.0, "tpr": 1.0}]
     return Figure("roc", drawing.finished(chart, points=points, guess=guesses), caption)

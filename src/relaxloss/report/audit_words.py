@@ -35,6 +35,7 @@ FACTS = {
     "idle": "whether a defense came to act in the training",
     "selected_on_asked": "whether these samples chose the model or its settings",
 }
+CLASSES = 5  # shown on the page; all are in audit.json
 RECORDS = 15  # shown on the page; all are in records.csv
 
 
@@ -51,8 +52,23 @@ def sentences(audit: Audit) -> list[str]:
     elif worst["shown"]:
         said = [f"{sees} can tell members from non-members with an AUC of {area}."]
     else:
-        said = [f"{sees} was not shown to tell members from non-members: the strongest attack has an AUC of {area}, "
-                "and 0.5 is guessing."]  # fmt: skip
+        some = worst["shown_at"] or worst["alone"]
+        said = [f"{sees} was not shown to tell members from non-members{' on average' if some else ''}: the strongest "
+                f"attack has an AUC of {area}, and 0.5 is guessing{_corrected(audit)}."]  # fmt: skip
+        said += ["But some members are told."] if some else []
+    if (alone := worst["alone"]) is not None and not doubts(audit):
+        said.append(
+            f"{alone['members']:,} {'member scores' if alone['members'] == 1 else 'members score'} above every "
+            f"non-member (attack {words.attack(alone['attack'])}); in random order that has a probability of "
+            f"{alone['p']:.1g}."
+        )
+    if (by_class := audit.facts["by_class"]) and by_class[0]["low"] > worst["auc_high"] and not doubts(audit):
+        most = by_class[0]
+        said.append(
+            f"Of class {most['class']} ({most['members']:,} members, {most['nonmembers']:,} non-members) members are "
+            f"told far better: AUC {most['auc']:.3f} ({most['low']:.3f} to {most['high']:.3f}, corrected for all "
+            f"classes and attacks), by the attack {words.attack(most['attack'])}."
+        )
     asking = [line for line in measured(audit) if "white_box" not in _attack(line["attack"]).needs.queries]
     if held and asking:
         best, low, high = (asking[0][f"auc{end}"] for end in ("", "_low", "_high"))
@@ -74,24 +90,36 @@ def sentences(audit: Audit) -> list[str]:
         else:
             share, span = words.value(rows["max"], measure), words.interval(rows["max"], measure)
             other = worst[f"{measure}_attack"]
-            by = f", by the attack {other.replace('_', ' ')}" if other != worst["attack"] else ""
-            found.append(f"{alarms} it finds {share} % of the members ({span}{by})")
+            by = f", by the attack {words.attack(other)}" if other != worst["attack"] else ""
+            guess = f"{100 * float(measure.split('_')[2]):g} %"
+            found.append(f"{alarms} it finds {share} % of the members ({span}{by}; guessing finds {guess})")
     said.append(f"A{'; '.join(found)[1:]}.")
-    name, about = worst["attack"].replace("_", " "), _attack(worst["attack"]).about
-    text = f"The attack is {name} ({about}), the strongest of {len(measured(audit))}"
+    about = _attack(worst["attack"]).about
+    text = f"The attack is {words.attack(worst['attack'])} ({about}), the strongest of {len(measured(audit))}"
     if worst["selected_auc"] is not None:
         text += (
             f"; chosen on one half of the samples and measured on the other, so that luck has no part in the choice, "
-            f"the strongest ({worst['selected_attack'].replace('_', ' ')}) has an AUC of {worst['selected_auc']:.3f} "
+            f"the strongest ({words.attack(worst['selected_attack'])}) has an AUC of {worst['selected_auc']:.3f} "
             f"({worst['selected_auc_low']:.3f} to {worst['selected_auc_high']:.3f})"
         )
     said.append(f"{text}.")
     bound = audit.rows[audit.rows["measure"] == MEASURE].iloc[0]
     if not math.isnan(bound["value"]):
         said.append(
-            f"The training is not differentially private with an ε below {bound['value']:.2f}: {bound['note']}."
+            f"The training is not differentially private with an ε below {bound['value']:.2f}: {bound['note']}. That "
+            "refutes no claim with a larger δ."
+            if bound["value"] > 0
+            else f"No lower bound of ε above 0 was shown: {bound['note']}."
         )
     return said
+
+
+def _corrected(audit: Audit) -> str:
+    """Why that was not shown, where the interval lies above guessing."""
+    made = len(measured(audit))
+    if audit.worst["auc_low"] <= 0.5:
+        return ""
+    return f": corrected for {made} attacks with four tests each, the interval reaches it"
 
 
 def _attack(name: str) -> type[Attack]:
@@ -101,7 +129,7 @@ def _attack(name: str) -> type[Attack]:
 def doubts(audit: Audit) -> list[str]:
     """What must be settled before any number of this audit means something; empty if nothing.
 
-    An attack below one half beside another above it is a leak in the other direction, and no more than a flag.
+    An attack below one half beside another that tells as much above it is no more than a flag.
     """
     raised = {flag.name: flag for flag in audit.flags}
     flag = raised.get("no_better_than_chance")
@@ -115,12 +143,19 @@ def doubts(audit: Audit) -> list[str]:
             f"Classes seem to be exchanged: {flag.detail}. {flag.what_to_do} Until then no number here says anything "
             "about the model."
         ]
+    lowest = measured(audit)[-1]
     if "auc_below_half" in raised and "class_mix" not in raised and audit.worst["auc_low"] <= 0.5:
-        lowest = measured(audit)[-1]
         return [
             f"Members and non-members seem to be swapped: the attack {lowest['attack'].replace('_', ' ')} has an AUC "
             f"of {lowest['auc']:.3f}, below guessing, so that who turns it around has {1 - lowest['auc']:.3f}. Check "
             "which samples the model was trained on before anything else here is believed."
+        ]
+    if "auc_below_half" in raised and "class_mix" not in raised and 1 - lowest["auc_high"] > audit.worst["auc_high"]:
+        return [
+            f"The strongest attack is one turned around: {lowest['attack'].replace('_', ' ')} has an AUC of "
+            f"{lowest['auc']:.3f}, below guessing, so that who turns it around has {1 - lowest['auc']:.3f}. Either "
+            "some samples are on the wrong side, or the model betrays its members by being less sure of them: see the "
+            "warning."
         ]
     return []
 
@@ -159,6 +194,14 @@ def told_without(audit: Audit) -> tuple[float, float, float] | None:
 def percent(audit: Audit) -> str:
     """The intervals' level in per cent."""
     return f"{100 * audit.facts['level']:g}"
+
+
+def graded(audit: Audit) -> str:
+    """The attack whose scores are drawn and listed: the strongest, but for those of two values."""
+    name = words.attack(audit.worst["graded"])
+    if audit.worst["graded"] == audit.worst["attack"]:
+        return f"the strongest attack ({name})"
+    return f"the strongest attack that puts records in an order ({name})"
 
 
 def exposed(audit: Audit) -> list[dict[str, Any]]:

@@ -185,6 +185,13 @@ def grouped(flags: Iterable[Flag]) -> list[Flag]:
     return [dataclasses.replace(same[0], detail="; ".join(flag.detail for flag in same)) for same in found.values()]
 
 
+def attack(name: str) -> str:
+    """An attack's name in a sentence: ``entropy:rows=max`` → ``entropy, the largest of a person's``."""
+    plain, _, rest = name.partition(":")
+    said = plain.replace("_", " ")
+    return said + (", the largest of a person's" if rest == "rows=max" else f" ({rest})" if rest else "")
+
+
 def warning(flag: Flag) -> str:
     """A flag as one paragraph: what was found, the rule, why it matters, what to do."""
     return (
