@@ -26,6 +26,7 @@ from relaxloss.attacks.base import Scores, checked
 from relaxloss.data import Dataset
 from relaxloss.data.described import Known
 from relaxloss.defenses import Defense
+from relaxloss.defenses.base import fitted, released
 from relaxloss.errors import UserError, told
 from relaxloss.games import Design, Game
 from relaxloss.signals import Signals
@@ -165,7 +166,7 @@ def train_and_observe(job: TrainJob) -> Produced:
         if job.row in design.targets[:1]:  # its history is the one that results show
             monitor = Samples.of(dataset, design.test_of(job.row), design.labels).watched(len(task.members))
         session = Session(job.scratch, job.every, monitor, functools.partial(_tell, job, os.getppid()))
-        fit = job.trainer.fit(task, session)
+        fit = fitted(job.trainer, task, session)
         files = fit_files(fit)
         produced["train", job.key] = files
     seconds = time.monotonic() - start
@@ -175,7 +176,7 @@ def train_and_observe(job: TrainJob) -> Produced:
         name = WEIGHTS if defense.snapshot is None else snapshot_name(defense.snapshot)
         try:
             network = network_of(defense, task, unpack_weights(files[name]))
-            release = defense.release(network, task).eval()
+            release = released(defense, network, task).eval()
         except Exception as error:  # of the defenses that share this training, only this one is lost
             failures |= dict.fromkeys((each.key for each in mine), Failure.of(error))
             continue
@@ -267,7 +268,8 @@ def score(job: ScoreJob) -> Produced:
     failures: dict[str, Failure] = {}
     for key, attack in job.attacks:
         try:
-            produced["scores", key] = {ARRAYS: pack_arrays(_scores(attack, rows))}
+            with seeds.isolated(job.seed, "score", str(attack)):  # of an attack that draws from the global generators
+                produced["scores", key] = {ARRAYS: pack_arrays(_scores(attack, rows))}
         except Exception as error:
             failures[key] = Failure.of(error)
     return Produced(produced, time.monotonic() - start, failures)
@@ -281,7 +283,9 @@ def _scores(attack: Attack, rows: tuple[Evidence, ...]) -> dict[str, Scores]:
     )
     rehearsal = np.full(len(rows[0].fit), np.nan)
     if len(rows[0].shadows) >= attack.needs.rehearsal:
-        rehearsal = checked(attack, attack.score(rows[0].mirrored()[0]), len(rehearsal))
+        tried = np.asarray(attack.score(rows[0].mirrored()[0]))
+        if tried.dtype.kind != "f" or not np.isnan(tried).any():  # NaN: it cannot be rehearsed on these samples
+            rehearsal = checked(attack, tried, len(rehearsal))
     return {"scores": scores, "rehearsal": rehearsal}
 
 

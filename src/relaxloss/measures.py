@@ -168,7 +168,7 @@ def decision(
     """
     shadow_scores, shadow_member = rehearsal
     if np.isnan(shadow_scores).any():
-        why = "not measured: the attack compares with shadows, so that a threshold needs one more of them"
+        why = "not measured: the attack cannot be rehearsed on a shadow, mostly because it needs one more of them"
         names = ("balanced_accuracy", "balanced_accuracy_per_class")
         return [row(measure, np.nan, n=len(scores), attack=name, note=why) for measure in names]
     thresholds: dict[str, Any] = {"balanced_accuracy": metrics.best_threshold(shadow_scores, shadow_member)}

@@ -195,16 +195,15 @@ def _kind_of(values: Floats, kind: Kind, at: str) -> tuple[Literal["probs", "log
     outside = (values < 0) | (values > 1)
     sums = values.sum(axis=1)
     off = ~summing(values) if values.shape[1] > 1 else np.zeros(len(values), bool)
-    if (
-        kind != "logits"
-        and values.shape[1] > 1
-        and (values >= 0).all()
-        and (np.abs(sums - 100) <= 100 * TOLERANCE).all()
-    ):
-        raise UserError(
-            f"{at}every row sums to 100, so that the numbers look like per cent; expected probabilities that sum to 1: "
-            "divide them by 100 (if they are logits after all, say --kind logits, or member_logits=)"
-        )
+    several = values.shape[1] > 1
+    if kind != "logits" and outside.any() and (values >= 0).all() and (values <= 100 * (1 + TOLERANCE)).all():
+        hundred = (np.abs(sums - 100) <= 100 * TOLERANCE).all() if several else True
+        if hundred:
+            seen = "every row sums to 100" if several else "the numbers go from 0 to 100 and none is negative"
+            raise UserError(
+                f"{at}{seen}, so that they look like per cent; expected probabilities{' that sum to 1' * several}: "
+                "divide them by 100 (if they are logits after all, say --kind logits, or member_logits=)"
+            )
     if kind == "probs" or (kind == "auto" and not outside.any() and off.mean() < 0.5):
         if outside.any():
             rows = np.flatnonzero(outside.any(axis=1))

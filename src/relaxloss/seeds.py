@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,11 +33,20 @@ def rng(run: int | str, *names: int | str) -> np.random.Generator:
 
 @contextlib.contextmanager
 def isolated(run: int | str, *names: int | str) -> Iterator[None]:
-    """Run a block on the named stream of torch's global generator, and put the caller's state back after it.
+    """Run a block on named streams of the global generators of torch, numpy and Python; then put the caller's back.
 
-    For code that can draw from nothing else: the default initialisation of layers, dropout, a user's own model.
+    For code that can draw from nothing else: the default initialisation of layers, dropout, a user's own model or
+    defense.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed(run, *names))
-        yield
+    ours, others = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            chosen = seed(run, *names)
+            torch.manual_seed(chosen)
+            np.random.seed(chosen % 2**32)  # noqa: NPY002
+            random.seed(chosen)
+            yield
+    finally:
+        np.random.set_state(ours)  # noqa: NPY002
+        random.setstate(others)

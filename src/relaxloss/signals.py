@@ -222,7 +222,24 @@ def observe(
         raise unknown("query", query, QUERIES)
     release.eval()
     network.eval()
-    return QUERIES[query](release, network, dataset, dataset.y if labels is None else labels)
+    found = QUERIES[query](release, network, dataset, dataset.y if labels is None else labels)
+    if query == "plain":
+        _are_logits(found["logits"], len(dataset), dataset.num_classes)
+    return found
+
+
+def _are_logits(answers: npt.NDArray[Any], n: int, num_classes: int) -> None:
+    """Refuse what is of another shape, or probabilities: their exponentials would be taken for some."""
+    if answers.shape[-2:] != (n, num_classes):
+        raise UserError(
+            f"the release answers {answers.shape[-2:]}; expected logits or log-probabilities ({n}, {num_classes}), one "
+            "column per class"
+        )
+    if (answers >= 0).all() and (np.abs(answers.sum(axis=-1) - 1) < 1e-3).all():
+        raise UserError(
+            "the release answers probabilities: all are in 0..1 and each row sums to 1; expected logits or "
+            "log-probabilities: return their logarithm"
+        )
 
 
 def differences(release: nn.Module, network: Network, dataset: Dataset, logits: Float) -> Arrays:

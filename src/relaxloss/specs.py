@@ -128,7 +128,9 @@ def _pieces(value: Any, module: str, seen: dict[int, Any]) -> Iterator[str]:
             wrapped = vars(value).get("__wrapped__")
             parts = ({name: value.__globals__[name] for name in names}, cells, value.__defaults__, wrapped)
     elif type(value).__module__ == module:  # an object of a class that is defined there
-        parts = (type(value), vars(value) if hasattr(type(value), "__dict__") else ())
+        slots = (name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ()))
+        own = vars(value) if hasattr(value, "__dict__") else {}
+        parts = (type(value), own, {name: getattr(value, name) for name in slots if hasattr(value, name)})
     for part in parts:
         yield from _pieces(part, module, seen)
 
@@ -180,10 +182,19 @@ class Spec:
             except pydantic.ValidationError as error:
                 said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
                 raise UserError(f"{self.name or type(self).__name__}: {field}={value} is not valid: {said}") from None
+            if self.name and isinstance(checked, (list, set, dict)):
+                raise UserError(
+                    f"{self.name}: {field} is a {type(checked).__name__}; expected a number, a "
+                    "text or a tuple of them, which does not change: declare it as tuple[float, ...]"
+                )
             if isinstance(checked, float) and not math.isfinite(checked):
                 raise UserError(f"{self.name or type(self).__name__}: {field}={value}; expected a finite number")
             if checked is not value:
                 object.__setattr__(self, field, checked)
+
+    @classmethod
+    def registered(cls, name: str) -> None:
+        """Raise `UserError` if a class that is about to be registered cannot be what it is registered as."""
 
     def settings(self) -> dict[str, Any]:
         """All fields as plain values, defaults too."""
@@ -332,6 +343,7 @@ class Registry(Generic[S]):
                     f"{self.kind} {name!r}: {cls.__name__} has the fields {', '.join(fields)} and is no dataclass, "
                     "so that nobody could set them: write @dataclass(frozen=True) between @register and the class"
                 )
+            cls.registered(name)
             cls.name = name
             self._classes[name] = cls
             digest(cls)

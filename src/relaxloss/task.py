@@ -217,6 +217,8 @@ def make_network(
     """A fresh network as the method wants it built, its weights drawn from the seed's stream ``init``."""
     with seeds.isolated(seed, "init"):
         net = method.build(recipe.model.build(shape, num_classes))
+        if not isinstance(net, nn.Module):
+            raise UserError(f"{method}: its build() returned {type(net).__name__}; expected the network, a nn.Module")
         probe = encoder(torch.zeros(2, *encoder_input(encoder, shape), dtype=torch.float32))
         net.eval()
         try:

@@ -23,6 +23,7 @@ from relaxloss.data import Column, Dataset, Encoder
 from relaxloss.data.base import FEWEST_MEMBERS
 from relaxloss.data.frames import encode
 from relaxloss.defenses import NONE, Defense
+from relaxloss.defenses.base import fitted, released
 from relaxloss.errors import UserError, told
 from relaxloss.specs import build, content_key
 from relaxloss.store import pack_arrays, pack_weights, unpack_arrays, unpack_weights, write_atomically
@@ -306,7 +307,7 @@ def train(
         key = content_key("train", VERSION, data=data.fingerprint, defense=defense, recipe=task.recipe, seed=seed,
                           test=test, reference=share)  # fmt: skip
         folder = Path(checkpoints) / key
-    fit = defense.trainer.fit(task, Session(folder, monitor=monitor, tell=tell))
+    fit = fitted(defense.trainer, task, Session(folder, monitor=monitor, tell=tell))
     if idle := defense.idle(fit.history):
         warnings.warn(f"{defense} never came to act, so that this is a plainly trained model: {idle}", stacklevel=2)
     return _trained(data, defense, task, fit, split, seed)
@@ -345,7 +346,7 @@ def _trained(
 ) -> Trained:
     if defense.snapshot is not None:
         fit.network.load_state_dict(fit.snapshots[defense.snapshot])
-    release = defense.release(fit.network.eval(), task).eval()
+    release = released(defense, fit.network.eval(), task).eval()
     facts: dict[str, Any] = dict(fit.facts)
     if "epsilon" in facts:
         if lacks := defense.uncovered(data):

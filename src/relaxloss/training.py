@@ -10,13 +10,15 @@ import contextlib
 import hashlib
 import io
 import os
+import random
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -149,14 +151,14 @@ def fit(method: Method, task: Task, session: Session | None = None) -> Fit:
             losses = torch.full((len(task.members),), -1.0)  # -1: not seen in this epoch
             hits = torch.zeros(len(task.members))
             for index in method.batches(state):
-                batch = _gather(state, index)
-                logits = method.step(state, batch)
+                batch = _gather(state, _places(method, index))
+                logits = _logits(method, method.step(state, batch), batch, task.num_classes)
                 losses[index] = F.cross_entropy(logits, batch.y, reduction="none")
                 hits[index] = (logits.argmax(1) == batch.y).float()
             state.epoch += 1
             if losses.isnan().any():
                 raise UserError(
-                    f"the training diverged in epoch {state.epoch}: the loss is NaN; lower the learning rate "
+                    f"{method}: the training diverged in epoch {state.epoch}: the loss is NaN; lower the learning rate "
                     f"(lr={recipe.lr}) or the defense's strength"
                 )
             _record(state, session, losses, hits)
@@ -165,9 +167,42 @@ def fit(method: Method, task: Task, session: Session | None = None) -> Fit:
             if session.folder and (time.monotonic() - saved >= session.every or state.epoch == recipe.epochs):
                 _save(state, session)
                 saved = time.monotonic()
-        facts = method.finish(state)
+        facts = _facts(method, method.finish(state))
     state.network.eval()
     return Fit(state.network, state.history, state.snapshots, facts)
+
+
+def _places(method: Method, index: Any) -> torch.Tensor:
+    """What a defense's `batches` yields, if it is places among the members."""
+    if not isinstance(index, torch.Tensor) or index.ndim != 1 or index.dtype != torch.int64:
+        got = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, torch.Tensor) else type(index).__name__
+        raise UserError(f"{method}: its batches() yielded {got}; expected int64 tensors (B,), places of members")
+    return index
+
+
+def _logits(method: Method, logits: Any, batch: Batch, num_classes: int) -> torch.Tensor:
+    """What a defense's `step` returns, if it is the batch's logits."""
+    expected = (len(batch.y), num_classes)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+        got = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"{method}: its step() returned {got}; expected the batch's logits {expected}, detached")
+    return logits
+
+
+def _facts(method: Method, facts: Any) -> dict[str, float | str]:
+    """What a defense's `finish` returns, as plain numbers and texts."""
+    if not isinstance(facts, Mapping):
+        raise UserError(f"{method}: its finish() returned {type(facts).__name__}; expected a dict of facts, or {{}}")
+    found = {}
+    for name, value in facts.items():
+        scalar = isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.numel() == 1)
+        one = value.item() if scalar else value
+        if not isinstance(name, str) or not isinstance(one, (str, int, float)):
+            raise UserError(
+                f"{method}: its finish() gave {name!r}: {type(value).__name__}; expected numbers and texts, by name"
+            )
+        found[name] = one
+    return found
 
 
 def native_bf16() -> bool:
@@ -189,6 +224,13 @@ def _begin(method: Method, task: Task) -> State:
     streams = {name: seeds.generator(task.seed, name) for name in ("order", "augment", "chance")}
     state = State(task, network, recipe.make_optimiser(network.net.parameters()), streams)
     method.prepare(state)
+    for name, extra in state.extras.items():
+        if not hasattr(extra, "state_dict") or not hasattr(extra, "load_state_dict"):
+            raise UserError(
+                f"{method}: its prepare() put a {type(extra).__name__} into extras[{name!r}]; expected what has "
+                "state_dict and load_state_dict, from which a training that was cut off goes on (a number: a "
+                "torch.nn.Module with a buffer)"
+            )
     return state
 
 
@@ -259,6 +301,8 @@ def _save(state: State, session: Session) -> None:
         "extras": {name: extra.state_dict() for name, extra in state.extras.items()},
         "streams": {name: stream.get_state() for name, stream in state.streams.items()},
         "global": torch.get_rng_state(),
+        "numpy": _numpy_state(),
+        "python": random.getstate(),
         "history": state.history,
         "snapshots": state.snapshots,
     }
@@ -294,6 +338,16 @@ def _restore(state: State, session: Session) -> None:
     for name, stream in state.streams.items():
         stream.set_state(content["streams"][name])
     torch.set_rng_state(content["global"])
+    if "numpy" in content:  # an older checkpoint has none
+        kind, keys, *rest = content["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        random.setstate(content["python"])
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    """The state of numpy's global generator, as a checkpoint holds it."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest
 
 
 __all__ = [

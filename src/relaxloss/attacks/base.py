@@ -26,15 +26,19 @@ class Needs:
         aligned: whether some shadows must have been trained on asked samples (the LiRA game).
         queries: the names of the queries in `relaxloss.signals.QUERIES`.
         population: whether it needs reference samples that are in no model.
-        rehearsal: how many shadows a rehearsal needs: one more than the attack if it compares with them, for the one
-            that is the target cannot be compared with itself.
+        rehearsal: how many shadows a rehearsal needs, in which `score` is called with a shadow in the target's place,
+            for a threshold. 0: one more than the attack, for the one that is the target cannot be compared with itself.
     """
 
     shadows: int = 0
     aligned: bool = False
     queries: tuple[str, ...] = ("plain",)
     population: bool = False
-    rehearsal: int = 1
+    rehearsal: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.rehearsal:
+            object.__setattr__(self, "rehearsal", self.shadows + 1)
 
     def __str__(self) -> str:
         """In words."""

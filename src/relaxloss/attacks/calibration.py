@@ -20,7 +20,7 @@ class Calibration(Attack):
     """``mean loss over the shadows that lack the sample - the target's loss``; losses are cross-entropies."""
 
     about: ClassVar[str] = "how much lower the loss is than that of shadows without the sample (Watson 2022)"
-    needs: ClassVar[Needs] = Needs(shadows=1, rehearsal=2)
+    needs: ClassVar[Needs] = Needs(shadows=1)
 
     def score(self, evidence: Evidence) -> Scores:
         """The calibrated score of every asked sample ``(N,)``."""

@@ -34,7 +34,7 @@ class Lira(Attack):
 
     version: ClassVar[int] = 2
     about: ClassVar[str] = "likelihood ratio of the margin, in against out of the shadows (Carlini 2022)"
-    needs: ClassVar[Needs] = Needs(shadows=2, aligned=True, queries=("plain", "augmented"), rehearsal=3)
+    needs: ClassVar[Needs] = Needs(shadows=2, aligned=True, queries=("plain", "augmented"))
     online: ClassVar[bool] = True
     statistic: Literal["logit_margin", "hinge"] = "logit_margin"
     variance: Literal["auto", "global", "sample"] = "auto"
@@ -71,5 +71,5 @@ class OfflineLira(Lira):
     """``mean over queries of (t - mu_out) / sigma_out``, over the shadows that lack the sample."""
 
     about = "how far the margin is above that of the shadows without the sample (Carlini 2022)"
-    needs = Needs(shadows=1, queries=("plain", "augmented"), rehearsal=2)
+    needs = Needs(shadows=1, queries=("plain", "augmented"))
     online = False

@@ -38,7 +38,7 @@ class Neural(Attack):
     """
 
     about: ClassVar[str] = "a network on the sorted posterior, fitted on shadows"
-    needs: ClassVar[Needs] = Needs(shadows=1)
+    needs: ClassVar[Needs] = Needs(shadows=1, rehearsal=1)
     features: Literal["sorted", "sorted_label"] = "sorted"
     hidden: PositiveInt = 100
     epochs: PositiveInt = 200

@@ -35,7 +35,7 @@ class Rmia(Attack):
     """
 
     about: ClassVar[str] = "the share of the population that the sample's likelihood ratio beats (Zarifzadeh 2024)"
-    needs: ClassVar[Needs] = Needs(shadows=1, population=True, rehearsal=2)
+    needs: ClassVar[Needs] = Needs(shadows=1, population=True)
     gamma: PositiveFloat = 1.0
     mode: Literal["auto", "online", "offline"] = "auto"
     offline_a: Annotated[float, Field(ge=0, le=1)] | None = None

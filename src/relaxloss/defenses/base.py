@@ -22,7 +22,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Self
 
@@ -33,10 +34,15 @@ from torch.nn import functional as F
 
 from relaxloss import training
 from relaxloss.data import Dataset
-from relaxloss.errors import UserError
+from relaxloss.errors import UserError, unknown
 from relaxloss.functional.base import below_guess, half_a_guess
 from relaxloss.specs import Registry, Spec
 from relaxloss.training import Batch, Fit, Network, Session, State, Task
+
+HOOKS = (
+    *("loss", "step", "batches", "prepare", "build", "done", "keeps", "finish", "fit", "release", "trainer"),
+    *("snapshot",),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,26 @@ class Defense(Spec):
     active: ClassVar[Mapping[str, Any]] = {}
     sweep: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     in_nats: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def registered(cls, name: str) -> None:
+        """Refuse a defense that overrides no hook, and settings of fields that it does not have."""
+        own = {key for key in HOOKS if getattr(cls, key) is not getattr(Defense, key)}
+        if not own and name != "none":
+            wrong = [key for each in cls.__mro__ if each not in Defense.__mro__ for key in vars(each) if key[0] != "_"]
+            near = [f"{key} (did you mean {close[0]}?)" for key in wrong if (close := get_close_matches(key, HOOKS, 1))]
+            raise UserError(
+                f"defense {name!r}: {cls.__name__} overrides none of {', '.join(HOOKS)}, so that it is no defense"
+                + (f"; it has {', '.join(near)}" if near else "")
+            )
+        known = {field.name for field in fields(cls)}
+        for what, given in (("neutral", [cls.neutral or {}]), ("active", [cls.active]), ("sweep", cls.sweep)):
+            if not all(isinstance(each, Mapping) for each in given) or isinstance(given, Mapping):
+                raise UserError(f"defense {name!r}: {what} = {given!r}; expected settings: dicts of fields and values")
+            for each in given:
+                for field in each:
+                    if field not in known:
+                        raise unknown(f"field in the {what} of defense {name!r}", field, known)
 
     @property
     def installed(self) -> bool:
@@ -258,5 +284,35 @@ def parse(given: str | Mapping[str, Any] | Defense) -> Defense:
     return defenses.parse(given)
 
 
+def fitted(defense: Defense, task: Task, session: Session) -> Fit:
+    """Train under a defense; a clear error if its own `fit` returns something else."""
+    fit = defense.fit(task, session)
+    if not isinstance(fit, Fit):
+        raise UserError(
+            f"{defense}: its fit() returned {type(fit).__name__}; expected a relaxloss.training.Fit, as "
+            "relaxloss.training.fit(self, task, session) makes one"
+        )
+    return fit
+
+
+def released(defense: Defense, network: nn.Module, task: Task | None) -> nn.Module:
+    """What a defense lets the world query; a clear error if it is no module."""
+    release = defense.release(network, task)
+    if not isinstance(release, nn.Module):
+        raise UserError(f"{defense}: its release() returned {type(release).__name__}; expected a torch.nn.Module")
+    return release
+
+
 DefenseField = Annotated[InstanceOf[Defense], BeforeValidator(parse)]
-__all__ = ["NONE", "Composed", "Defense", "DefenseField", "Network", "NoDefense", "defenses", "parse"]
+__all__ = [
+    "NONE",
+    "Composed",
+    "Defense",
+    "DefenseField",
+    "Network",
+    "NoDefense",
+    "defenses",
+    "fitted",
+    "parse",
+    "released",
+]
