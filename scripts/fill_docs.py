@@ -321,7 +321,7 @@ def tuned(path: Path) -> str:
 
 def warnings_table(path: Path) -> str:
     """The warnings about an evaluation, as the code has them."""
-    rows = [(f"`{check.name}`", check.raised_if, check.what_to_do) for check in flags.CHECKS]
+    rows = [(f"{check.title} (`{check.name}`)", check.raised_if, check.what_to_do) for check in flags.CHECKS]
     return _table(("warning", "raised if", "what to do"), rows)
 
 

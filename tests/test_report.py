@@ -539,12 +539,12 @@ def test_flags_are_shown_once_for_each_rule(tmp_path: Path) -> None:
     found = [flag for n in (1, 2) for flag in raised(Facts(shadows=n))]
     result = result_of(rows_of(NONE, top1=0.5, adaptive=0.8), flags=(*found, *raised(Facts(idle="it slept"))))
     text = report.write(result, tmp_path).read_text()
-    assert "<b>Few shadows:</b> 1 shadow models; 2 shadow models." in text
+    assert "<b>Too few shadows:</b> 1 shadow model; 2 shadow models." in text
     assert text.count("Train 16 or more shadows") == 1
     assert "<b>Idle defense:</b> it slept." in text
     out = io.StringIO()
     report.print_summary(result, Console(file=out, width=400))
-    assert out.getvalue().count("Warning (few shadows): 1 shadow models; 2 shadow models.") == 1
+    assert out.getvalue().count("Warning (too few shadows): 1 shadow model; 2 shadow models.") == 1
 
 
 def test_of_many_settings_the_page_shows_one_of_each_defense_and_all_at_the_end(tmp_path: Path) -> None:
