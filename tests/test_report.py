@@ -541,7 +541,7 @@ def test_flags_are_shown_once_for_each_rule(tmp_path: Path) -> None:
     text = report.write(result, tmp_path).read_text()
     assert "<b>Too few shadows:</b> 1 shadow model; 2 shadow models." in text
     assert text.count("Train 16 or more shadows") == 1
-    assert "<b>Idle defense:</b> it slept." in text
+    assert "<b>The defense never acted:</b> it slept." in text
     out = io.StringIO()
     report.print_summary(result, Console(file=out, width=400))
     assert out.getvalue().count("Warning (too few shadows): 1 shadow model; 2 shadow models.") == 1
