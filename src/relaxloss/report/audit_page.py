@@ -74,6 +74,7 @@ def html(audit: Audit) -> str:
         utility=audit_words.UTILITY,
         known=audit_words.FACTS,
         unmeasured=audit_words.unmeasured(audit),
+        blank=audit_words.blank(audit),
         told=audit_words.told_without(audit),
         exposed=audit_words.exposed(audit),
         graded=audit_words.graded(audit),

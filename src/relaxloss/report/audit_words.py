@@ -14,6 +14,13 @@ from relaxloss.report import words
 
 KINDS = {"probs": "probabilities", "logits": "logits", "answers": "answers"}
 SHOWN = ("auc", *TPRS, "balanced_accuracy", "balanced_accuracy_per_class")
+COLUMNS = {
+    "auc": "AUC",
+    "tpr_at_0.01_fpr": "members found at 1 % false alarms",
+    "tpr_at_0.001_fpr": "members found at 0.1 % false alarms",
+    "balanced_accuracy": "balanced accuracy, one threshold for all",
+    "balanced_accuracy_per_class": "balanced accuracy, a threshold per class",
+}
 UTILITY = {
     "train_top1": "accuracy on members, %",
     "top1": "accuracy on non-members, %",
@@ -183,6 +190,13 @@ def unmeasured(audit: Audit) -> list[tuple[str, list[str]]]:
     for attack, why in audit.unmeasured.items():
         reasons.setdefault(why.removeprefix("not measured: "), []).append(attack.replace("_", " "))
     return list(reasons.items())
+
+
+def blank(audit: Audit) -> list[tuple[str, str]]:
+    """The measures that no attack has, in words, each with the reason of the strongest."""
+    made = measured(audit)
+    empty = [name for name in SHOWN if all(math.isnan(line[name]) for line in made)]
+    return [(COLUMNS[name], str(made[0].get(f"{name}_note", "")).removeprefix("not measured: ")) for name in empty]
 
 
 def told_without(audit: Audit) -> tuple[float, float, float] | None:
