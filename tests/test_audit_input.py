@@ -18,6 +18,7 @@ import pytest
 import relaxloss as rl
 from relaxloss import cli, prediction_files
 from relaxloss.errors import UserError
+from relaxloss.predictions import of_arrays
 
 N = 40
 Arrays = dict[str, Any]
@@ -354,3 +355,15 @@ def test_bad_arrays(case: str) -> None:
 def test_there_are_more_than_forty_kinds() -> None:
     assert len(TABLES) + len(FILES) >= 40
     assert len(ARRAYS) >= 25
+
+
+def test_labels_are_the_columns_names_without_what_stands_before_them() -> None:
+    logits, labels = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 3
+    member = np.arange(30) < 15
+    from_one = of_arrays(logits, labels + 1, member, kind="logits", classes=["p1", "p2", "p3"])
+    assert from_one.labels.tolist() == labels.tolist()
+    assert "Labels were taken as names of columns: '1' is 'p1'." in from_one.notes
+    from_zero = of_arrays(logits, labels, member, kind="logits", classes=["p1", "p2", "p3"])
+    assert from_zero.labels.tolist() == labels.tolist(), "0 is no name, so that these are places"
+    two = of_arrays(logits, labels % 2 + 1, member, kind="logits", classes=["class_1", "class_2", "class_3"])
+    assert two.labels.tolist() == (labels % 2).tolist()

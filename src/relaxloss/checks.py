@@ -178,8 +178,8 @@ def labels(
 ) -> tuple[Ints, tuple[str, ...], list[str]]:
     """Places among the columns ``(n,)``, the classes' names, and what was decided, in sentences.
 
-    A label is the name of a column, or else its place, from 0. Of two classes one column will do: the one that it is
-    named after (``dead`` or ``p_dead``), or else the last in sorted order.
+    A label is the name of a column, with or without ``p_`` or the like before it, or else its place, from 0. Of two
+    classes one column will do: the one that it is named after (``dead`` or ``p_dead``), or else the last in order.
     """
     if isinstance(classes, str):
         raise UserError(f"{at}classes={classes!r} is text; expected a list of names, one per column")
@@ -211,6 +211,10 @@ def labels(
     numbered = _numbered(names) if found.dtype.kind in "iu" else {}
     if not set(texts) <= table.keys() and set(texts) & numbered.keys():
         table = numbered
+    bare = {_bare(name): place for place, name in enumerate(names)}
+    if not set(texts) & table.keys() and len(bare) == len(names) and set(texts) <= bare.keys():
+        table = bare
+        notes.append(f"Labels were taken as names of columns: {texts[0]!r} is {names[bare[texts[0]]]!r}.")
     if not set(texts) & table.keys():
         lower = {name.lower(): place for name, place in table.items()}
         if len(lower) == len(table) and set(map(str.lower, texts)) & lower.keys():
@@ -237,6 +241,14 @@ def _numbered(names: Sequence[str]) -> dict[str, int]:
         return {}
     table = {str(int(value)): place for place, value in enumerate(values) if value.is_integer()}
     return table if len(table) == len(names) else {}
+
+
+def _bare(column: str) -> str:
+    """A column's name without ``p``, ``prob_``, ``class_`` or the like before it."""
+    name = column.strip()
+    while front := FRONT.match(name):
+        name = name[front.end() :]
+    return name
 
 
 def _named_after(column: str, labels: list[str]) -> str:
