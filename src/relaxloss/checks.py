@@ -212,7 +212,8 @@ def labels(
     if not set(texts) <= table.keys() and set(texts) & numbered.keys():
         table = numbered
     bare = {_bare(name): place for place, name in enumerate(names)}
-    if not set(texts) & table.keys() and len(bare) == len(names) and set(texts) <= bare.keys():
+    whole = len(bare) == len(names) and set(texts) <= bare.keys() and bare != {str(c): c for c in range(len(names))}
+    if not set(texts) & table.keys() and whole:
         table = bare
         notes.append(f"Labels were taken as names of columns: {texts[0]!r} is {names[bare[texts[0]]]!r}.")
     if not set(texts) & table.keys():
