@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -211,7 +211,7 @@ def labels(
     numbered = _numbered(names) if found.dtype.kind in "iu" else {}
     if not set(texts) <= table.keys() and set(texts) & numbered.keys():
         table = numbered
-    bare = {_bare(name): place for place, name in enumerate(names)}
+    bare = {[*_ever_barer(name)][-1]: place for place, name in enumerate(names)}
     whole = len(bare) == len(names) and set(texts) <= bare.keys() and bare != {str(c): c for c in range(len(names))}
     if not set(texts) & table.keys() and whole:
         table = bare
@@ -244,20 +244,19 @@ def _numbered(names: Sequence[str]) -> dict[str, int]:
     return table if len(table) == len(names) else {}
 
 
-def _bare(column: str) -> str:
-    """A column's name without ``p``, ``prob_``, ``class_`` or the like before it."""
+def _ever_barer(column: str) -> Iterator[str]:
+    """A column's name, and what is left of it without each ``p``, ``prob_``, ``class_`` or the like before it."""
     name = column.strip()
+    yield name
     while front := FRONT.match(name):
         name = name[front.end() :]
-    return name
+        yield name
 
 
 def _named_after(column: str, labels: list[str]) -> str:
     """The label that the only column is called, perhaps with ``p_``, ``prob_`` or the like before it; else the last."""
-    name, known = column.strip().casefold(), {label.casefold(): label for label in labels}
-    while name not in known and (front := FRONT.match(name)):
-        name = name[front.end() :]
-    return known.get(name, labels[-1])
+    known = {label.casefold(): label for label in labels}
+    return next((known[name] for name in _ever_barer(column.casefold()) if name in known), labels[-1])
 
 
 def named(columns: Sequence[str], at: str) -> None:

@@ -86,18 +86,17 @@ def by_class(table: Mapping[str, Scores], found: Predictions, asked: Asked, leve
         return []
     labels, member = found.labels[asked.records], found.member[asked.records]
     sizes = [np.bincount(labels[side], minlength=len(found.classes)) for side in (member, ~member)]
-    rows = []
-    for place in np.flatnonzero(np.minimum(*sizes) >= FEWEST_OF_CLASS):
+    places = np.flatnonzero(np.minimum(*sizes) >= FEWEST_OF_CLASS)
+    corrected = 1 - (1 - level) / max(len(places) * len(table), 1)
+    lines = []
+    for place in places:
         inside = labels == place
         areas = {name: metrics.auc(scores[inside], member[inside]) for name, scores in table.items()}
         attack = max(areas, key=lambda name: areas[name])
-        rows.append((found.classes[place], *(int(each[place]) for each in sizes), attack, areas[attack], inside))
-    corrected = 1 - (1 - level) / max(len(rows) * len(table), 1)
-    lines = []
-    for name, inside_, outside, attack, area, inside in rows:
         low, high = metrics.auc_interval(table[attack][inside], member[inside], corrected)
-        head = {"class": name, "members": inside_, "nonmembers": outside, "attack": attack}
-        lines.append(head | {"auc": area, "low": low, "high": high})
+        members, others = (int(each[place]) for each in sizes)
+        head = {"class": found.classes[place], "members": members, "nonmembers": others, "attack": attack}
+        lines.append(head | {"auc": areas[attack], "low": low, "high": high})
     return sorted(lines, key=lambda line: -line["low"])
 
 
@@ -141,12 +140,12 @@ def facts(
     once = asked.records
     member = found.member[once]
     best = graded(table, member)
+    intervals = {name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()}
     ahead = None
     labelled = next((name for name in ("label_only", "correctness") if name in table), best)
     if labelled != best:
         low, high = metrics.auc_difference_interval(table[labelled], table[best], member, flags.AUC_LEVEL)
-        tells = metrics.auc_interval(table[labelled], member, flags.AUC_LEVEL)[0] > 0.5
-        ahead = (low if tells else min(low, 0.0)), high
+        ahead = (low if intervals[labelled][0] > 0.5 else min(low, 0.0)), high
     resolved = [fpr for fpr in measures.FPRS if metrics.resolvable(int((~member).sum()), fpr)]
     fits = {}
     logits, labels = found.logits[once], found.labels[once]  # one of each person: the others would not be independent
@@ -174,7 +173,7 @@ def facts(
         tied_pairs=metrics.tied_share(table[best], member),
         tied_top=metrics.tied_top(table[best], member, min(resolved)) if resolved else 0,
         label_only_advantage=ahead,
-        auc_intervals={name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()},
+        auc_intervals=intervals,
         label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, found.member),
         skill=measures.skill(rows, found.labels[~found.member]),

@@ -108,20 +108,19 @@ def attack(
     rows = [row("auc", metrics.auc(scores, member), low=low, high=high, n=n, attack=name, note=note)]
     nonmembers = int((~member).sum())
     for fpr, measure in zip(FPRS, TPRS, strict=True):
-        tied = metrics.tied_top(scores, member, fpr) if metrics.resolvable(nonmembers, fpr) else 0
-        if tied:
+        if not metrics.resolvable(nonmembers, fpr):
+            why = f"not measured: {nonmembers} non-members give {fpr * nonmembers:.1f} false positives, fewer than 10"
+            rows.append(row(measure, np.nan, n=n, attack=name, note=why))
+        elif tied := metrics.tied_top(scores, member, fpr):
             why = f"not measured: {tied} of {nonmembers} non-members share a score, so that no threshold comes near"
             rows.append(row(measure, np.nan, n=n, attack=name, note=why))
-        elif metrics.resolvable(nonmembers, fpr):
+        else:
             if clusters is None:
                 low, high = metrics.tpr_interval(scores, member, fpr=fpr, level=level, threshold="estimated")
             else:
                 low, high = metrics.clustered_tpr_interval(scores, member, clusters, fpr=fpr, level=level)
             value = metrics.tpr_at_fpr(scores, member, fpr=fpr)
             rows.append(row(measure, value, low=low, high=high, n=n, attack=name, note=note))
-        else:
-            why = f"not measured: {nonmembers} non-members give {fpr * nonmembers:.1f} false positives, fewer than 10"
-            rows.append(row(measure, np.nan, n=n, attack=name, note=why))
     return rows
 
 

@@ -172,8 +172,9 @@ class DPSGD(Defense):
         """Poisson samples of the persons among the members, with all their samples; they may be empty."""
         steps, members = _steps(state), state.task.members
         persons, order = members.persons.sort(stable=True)  # a person's next to each other
+        count = members.num_persons
         for _ in range(steps):
-            drawn = torch.rand(members.num_persons, dtype=torch.float64, generator=state.streams["order"])
+            drawn = torch.rand(count, dtype=torch.float64, generator=state.streams["order"])
             yield order[(drawn < 1 / steps)[persons]]
 
     def step(self, state: State, batch: Batch) -> torch.Tensor:

@@ -13,7 +13,6 @@ from relaxloss.onerun import MEASURE
 from relaxloss.report import words
 
 KINDS = {"probs": "probabilities", "logits": "logits", "answers": "answers"}
-SHOWN = ("auc", *TPRS, "balanced_accuracy", "balanced_accuracy_per_class")
 COLUMNS = {
     "auc": "AUC",
     "tpr_at_0.01_fpr": "members found at 1 % false alarms",
@@ -21,6 +20,7 @@ COLUMNS = {
     "balanced_accuracy": "balanced accuracy, one threshold for all",
     "balanced_accuracy_per_class": "balanced accuracy, a threshold per class",
 }
+SHOWN = tuple(COLUMNS)
 UTILITY = {
     "train_top1": "accuracy on members, %",
     "top1": "accuracy on non-members, %",
@@ -90,7 +90,8 @@ def sentences(audit: Audit) -> list[str]:
             "warnings): this is no measure of membership alone."
         )
     for measure in TPRS:
-        alarms = f"at {100 * float(measure.split('_')[2]):g} % false alarms"
+        fpr = f"{100 * float(measure.split('_')[2]):g} %"
+        alarms = f"at {fpr} false alarms"
         if worst[measure] is None:
             why = rows["max"][f"{measure}_note"].removeprefix("not measured: ")
             found.append(f"{alarms} the share of members found is not measured, since {why}")
@@ -98,8 +99,7 @@ def sentences(audit: Audit) -> list[str]:
             share, span = words.value(rows["max"], measure), words.interval(rows["max"], measure)
             other = worst[f"{measure}_attack"]
             by = f", by the attack {words.attack(other)}" if other != worst["attack"] else ""
-            guess = f"{100 * float(measure.split('_')[2]):g} %"
-            found.append(f"{alarms} it finds {share} % of the members ({span}{by}; guessing finds {guess})")
+            found.append(f"{alarms} it finds {share} % of the members ({span}{by}; guessing finds {fpr})")
     said.append(f"A{'; '.join(found)[1:]}.")
     about = _attack(worst["attack"]).about
     text = f"The attack is {words.attack(worst['attack'])} ({about}), the strongest of {len(measured(audit))}"
@@ -150,14 +150,16 @@ def doubts(audit: Audit) -> list[str]:
             f"Classes seem to be exchanged: {flag.detail}. {flag.what_to_do} Until then no number here says anything "
             "about the model."
         ]
+    if "auc_below_half" not in raised or "class_mix" in raised:
+        return []
     lowest = measured(audit)[-1]
-    if "auc_below_half" in raised and "class_mix" not in raised and audit.worst["auc_low"] <= 0.5:
+    if audit.worst["auc_low"] <= 0.5:
         return [
             f"Members and non-members seem to be swapped: the attack {lowest['attack'].replace('_', ' ')} has an AUC "
             f"of {lowest['auc']:.3f}, below guessing, so that who turns it around has {1 - lowest['auc']:.3f}. Check "
             "which samples the model was trained on before anything else here is believed."
         ]
-    if "auc_below_half" in raised and "class_mix" not in raised and 1 - lowest["auc_high"] > audit.worst["auc_high"]:
+    if 1 - lowest["auc_high"] > audit.worst["auc_high"]:
         return [
             f"The strongest attack is one turned around: {lowest['attack'].replace('_', ' ')} has an AUC of "
             f"{lowest['auc']:.3f}, below guessing, so that who turns it around has {1 - lowest['auc']:.3f}. Either "
