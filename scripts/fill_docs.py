@@ -124,7 +124,10 @@ def levels(folder: Path) -> str:
 
 
 def poster(folder: Path) -> str:
-    """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran)."""
+    """The poster's numbers beside ours: no defense, and RelaxLoss as the paper sets it (the first that we ran).
+
+    Of a run without shadows there is no adaptive attack, and no threshold.
+    """
     known = json.loads(POSTER.read_text())
     setting = known["ours"][folder.name]
     result = load(folder)
@@ -136,12 +139,14 @@ def poster(folder: Path) -> str:
         our_change = float(ours[f"delta_{measure}"])
         cells = (f"{before:.1f}", f"{after:.1f}", f"{change:+.1f}")
         cells += (_interval(none, measure, 100, 1), _interval(ours, measure, 100, 1))
-        rows.append((MEASURES[measure], *cells, f"{our_change:+.1f}", f"{our_change - change:+.1f}"))
+        rows.append((MEASURES[measure], *cells, _change(our_change), _change(our_change - change)))
     for adaptive, name in ((False, "an undefended"), (True, "a defended")):
         found = result.rows[(result.rows["measure"] == "balanced_accuracy") & (result.rows["adaptive"] == adaptive)]
-        found = found[found["attack"] != "correctness"].groupby(["settings", "attack"])["value"].mean()
+        found = found[found["attack"] != "correctness"].groupby(["settings", "attack"])["value"].mean().dropna()
+        if found.empty:
+            continue
         pair = [found[line["settings"]].max() for line in (none, ours)]
-        cells = ("", "", "", *(f"{100 * value:.1f}" for value in pair), f"{100 * (pair[1] / pair[0] - 1):+.1f}", "")
+        cells = ("", "", "", *(f"{100 * value:.1f}" for value in pair), _change(100 * (pair[1] / pair[0] - 1)), "")
         rows.append((f"worst attack accuracy at {name} shadow's threshold, correctness left out", *cells))
     return (
         f"Poster: {setting}; ours: `{folder.name}`, `relaxloss:{ours['settings']}`. Δ: relative change, in %.\n\n"
@@ -328,6 +333,10 @@ def warnings_table(path: Path) -> str:
 def _interval(line: Any, name: str, factor: float, digits: int) -> str:
     value, low, high = (factor * line[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if value == value else "not measured"
+
+
+def _change(per_cent: float) -> str:
+    return f"{per_cent:+.1f}" if per_cent == per_cent else ""
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -347,6 +347,27 @@ def test_undefended_shadows_alone_are_trained(blobs: Dataset, tmp_path: Path) ->
     assert pick(rows, defense="relaxloss", measure="balanced_accuracy", adaptive=False)["n"] == 120
 
 
+def test_without_shadows_only_the_targets_are_trained(
+    done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path
+) -> None:
+    """The same targets and AUC as beside shadows; what shadows would give is not measured, and that is said."""
+    spec = replace(SPEC, game="five_folds:shadows=0", attacks=("loss",))
+    result = run(spec, tmp_path, data=blobs)
+    store = Store(tmp_path / "store")
+    assert len(list(store.root.glob("train/*/manifest.json"))) == len(spec.defenses)
+    rows = result.rows
+    assert set(rows["adaptive"].dropna()) == {False}
+    for defense in ("none", "relaxloss"):
+        want = {"defense": defense, "measure": "auc", "attack": "loss", "adaptive": False}
+        assert pick(rows, **want)["value"] == pick(done[1], **want)["value"]
+        missing = pick(rows, **want | {"measure": "balanced_accuracy"})
+        assert np.isnan(missing["value"])
+        assert missing["note"].startswith("not measured")
+    assert {"few_shadows", "non_adaptive_only"} <= {flag.name for flag in result.flags}
+    with pytest.raises(UserError, match=r"attack neural cannot run .* needs a shadow or more \(the game has 0\)"):
+        run(replace(spec, attacks=("neural",)), tmp_path, data=blobs)
+
+
 @pytest.mark.parametrize("stage", ["train", "signals", "scores"])
 def test_a_damaged_result_is_made_again_within_the_run(
     done: tuple[Path, pd.DataFrame], blobs: Dataset, tmp_path: Path, stage: str

@@ -286,7 +286,7 @@ def compare(
         raise UserError(f"got recipe = {base!r}; expected a table [recipe] with its fields")
     fields["recipe"] = recipe_of(dataset, model, epochs, recipe, base)
     notes: list[str] = []
-    listed = attacks if attacks is not None else _listed(fields.get("attacks"))
+    listed = attacks if attacks is not None else _listed(fields.get("attacks", "blackbox"))
     if listed is not None:
         fields["attacks"], notes = attacks_for(listed, games.parse(fields.get("game", games.FiveFolds())))
     ready = _listed(fields.get("defenses"))

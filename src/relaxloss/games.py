@@ -138,12 +138,12 @@ class FiveFolds(Game):
     The first shadow is trained on fold 3 exactly; each further one on a fresh random half of folds 3 and 4.
 
     Attributes:
-        shadows: how many shadow models.
+        shadows: how many shadow models. 0 halves the cost: only attacks that need none, without their thresholds.
     """
 
     name: ClassVar[str] = "five_folds"
     about: ClassVar[str] = "target and shadow on folds of their own, as in the paper"
-    shadows: PositiveInt = 1
+    shadows: NonNegativeInt = 1
 
     @property
     def shadow_count(self) -> int:
@@ -156,7 +156,7 @@ class FiveFolds(Game):
         size = len(folds[0])
         member = np.zeros((1 + self.shadows, len(labels)), dtype=bool)
         member[0, folds[0]] = True
-        member[1, folds[2]] = True
+        member[1:2, folds[2]] = True
         attackers = np.sort(np.concatenate(folds[2:4]))
         for shadow in range(2, 1 + self.shadows):
             half = seeds.rng(seed, "game", "shadow", shadow).permutation(attackers)[:size]

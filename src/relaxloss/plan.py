@@ -61,7 +61,7 @@ class Experiment(Spec):
         attacks: likewise; sets such as ``paper`` stand for their members, all of which the game must allow.
         game: who is in which model, `FiveFolds` or `RandomHalves`.
         recipe: None: the paper's for this kind of data.
-        shadows: ``same`` (adaptive), ``undefended``, or both side by side.
+        shadows: ``same`` (adaptive), ``undefended``, or both side by side; the same where the game has none.
         seeds: one whole repetition each: another split, other initial weights.
         level: of all intervals.
         setting: the name in `relaxloss.settings` that it was made from; empty: none.
@@ -120,7 +120,8 @@ def unmet(attack: Attack, game: Game) -> str:
     if attack.needs.population and not game.sets_aside:
         return "reference samples that are in no model (give the game a reference share)"
     if game.shadow_count is not None and attack.needs.shadows > game.shadow_count:
-        return f"{attack.needs.shadows} shadows or more (the game has {game.shadow_count})"
+        some = "a shadow" if attack.needs.shadows == 1 else f"{attack.needs.shadows} shadows"
+        return f"{some} or more (the game has {game.shadow_count})"
     return ""
 
 
@@ -164,6 +165,8 @@ class Plan:
                         f"{defense} needs a reference set, but the game {experiment.game.brief} sets none aside"
                     )
         self.modes = {"same": (True,), "undefended": (False,), "both": (False, True)}[experiment.shadows]
+        if experiment.game.shadow_count == 0:
+            self.modes = (False,)  # nothing was trained with the target's defense
 
     def only(self, defenses: tuple[Defense, ...], attacks: tuple[Attack, ...]) -> Plan:
         """The plan of some of its defenses and attacks."""

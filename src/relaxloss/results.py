@@ -198,11 +198,11 @@ def _attack_rows(
     targets = list(design.targets)
     fit = Asked.of(design.fit, plan.dataset.persons)
     member = design.member[targets][:, asked.records].reshape(-1)
-    rehearsed = design.shadows(targets[0])[0]
+    rehearsed = list(design.shadows(targets[0])[:1])  # whose thresholds are used; none in a game without shadows
     level = plan.experiment.level
     rows, table = [], {}
     clusters = _clusters(design, asked)
-    fair = np.repeat([target != rehearsed for target in targets], len(asked.records))  # not the rehearsal's own model
+    fair = np.repeat([target not in rehearsed for target in targets], len(asked.records))  # not its own model
     classes = None  # a person's samples may be of several
     if plan.dataset.most_of_one == 1:
         classes = np.tile(labels[asked.records], len(targets))[fair], labels[fit.records]
@@ -212,7 +212,7 @@ def _attack_rows(
         for name, found in asked.scores(str(item.attack), arrays["scores"]).items():
             table[name] = scores = found.reshape(-1)
             rows += measures.attack(name, scores, member, clusters=clusters, level=level)
-            rehearsal = rehearsals[name], design.member[rehearsed, fit.records]
+            rehearsal = rehearsals[name], design.member[rehearsed][:, fit.records].reshape(-1)
             rows += measures.decision(
                 name, scores[fair], member[fair], rehearsal, classes, plan.dataset.num_classes,
                 clusters=clusters and clusters.take(fair), level=level,

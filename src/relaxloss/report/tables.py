@@ -23,7 +23,7 @@ UTILITY = (
     *("member_loss", "member_loss_variance", "test_loss", "test_loss_variance", "loss_gap"),
 )
 ABSENT = {
-    "adaptive": "not measured: no shadow was trained with the target's own defense (shadows=undefended)",
+    "adaptive": "not measured: no shadow was trained with the target's own defense (shadows=undefended, or no shadows)",
     "nonadaptive": "not measured: every shadow was trained with the target's own defense (shadows=same)",
 }
 KEEPS = 0.99  # of the accuracy without defense: what a setting must reach to represent its defense
