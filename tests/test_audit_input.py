@@ -116,6 +116,9 @@ TABLES: dict[str, tuple[Change, list[str], tuple[str, ...]]] = {
     "too many classes": (
         lambda t: pd.concat([t, pd.DataFrame(0.0, index=t.index, columns=[f"prob_x{i}" for i in range(1000)])], axis=1),
         [], ("1,003 columns of classes", "at most 1,000")),
+    "hard answers of several labels": (
+        lambda t: t.assign(**{f"prob_{i}": 1.0 * (t.index % 7 <= i) for i in range(3)}), ["--kind", "probs"],
+        ("do not sum to 1", "normalise the rows")),
     "samples in columns": (
         lambda t: pd.DataFrame(np.zeros((2, 5000)), columns=[f"s{i}" for i in range(5000)]), [],
         ("5,000 columns", "Transpose")),

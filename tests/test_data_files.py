@@ -250,6 +250,12 @@ BAD_TABLES = {
 }
 
 
+def test_many_classes_with_rows_enough_are_classes(tmp_path):
+    names = [f"k{i:04d}" for i in range(1200)] * 10
+    got = data.load(csv_of(a=np.arange(12_000) % 5, y=names)(tmp_path), label="y")
+    assert got.num_classes == 1200
+
+
 @pytest.mark.parametrize("case", BAD_TABLES)
 def test_a_bad_table_is_a_clear_error(case, tmp_path):
     write, label, said = BAD_TABLES[case]

@@ -68,7 +68,7 @@ def told(
         alone.append((float(np.log((n - ranks) / (len(member) - ranks)).sum()), above, name))
     log_p, count, attack = min(alone)
     return {
-        "shown": metrics.auc_interval(table[found["attack"]], member, corrected)[0] > 0.5,
+        "shown": bool(metrics.auc_interval(table[found["attack"]], member, corrected)[0] > 0.5),
         "shown_at": at,
         "alone": {"attack": attack, "members": count, "p": math.exp(max(log_p, -690.0))}
         if log_p < math.log(1 - corrected)

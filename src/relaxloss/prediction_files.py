@@ -19,7 +19,7 @@ from relaxloss.checks import differ, listed
 from relaxloss.data import files
 from relaxloss.data.labels import is_text
 from relaxloss.errors import UserError, no_such_file, unknown
-from relaxloss.predictions import KINDS, MOST_CLASSES, Kind, Predictions, of_arrays, summing
+from relaxloss.predictions import KINDS, Kind, Predictions, of_arrays, summing
 from relaxloss.store import file_digest
 
 LIMIT = 8 * 10**9  # bytes: more in one file is a mistake, or an attack on the reader's memory
@@ -27,6 +27,7 @@ DEFLATE = 1040  # no deflated byte makes more bytes than this
 PREFIXES = {"prob_": "probs", "logit_": "logits"}
 SUFFIXES = (".csv", ".parquet", ".npz")
 TABLE = "expected the columns label, member, then one per class with its probability or logit"
+MOST_COLUMNS = 1000  # of classes in a table; of more, only arrays are read in a sensible time
 ARRAYS = "expected the arrays labels and member (N,), and probs or logits (N, C), as numpy.savez writes them"
 
 
@@ -131,8 +132,9 @@ def _classes(path: Path, rest: list[str], kind: Kind) -> tuple[Kind, list[str], 
     columns = groups[prefix] if prefix else rest
     if not columns:
         raise UserError(f"{path}: has no column beside {listed(['label', 'member', 'id'])}; {TABLE}")
-    if len(columns) > MOST_CLASSES:
-        raise UserError(f"{path}: has {len(columns):,} columns of classes; expected at most {MOST_CLASSES:,}: {TABLE}")
+    if len(columns) > MOST_COLUMNS:
+        raise UserError(f"{path}: has {len(columns):,} columns of classes; expected at most {MOST_COLUMNS:,}: {TABLE} "
+                        "(for more classes hand over an .npz)")  # fmt: skip
     said: Kind = "probs" if prefix == "prob_" else "logits" if prefix == "logit_" else kind
     return said, columns, prefix
 
@@ -140,9 +142,9 @@ def _classes(path: Path, rest: list[str], kind: Kind) -> tuple[Kind, list[str], 
 def _csv(path: Path) -> pa.Table:
     with path.open("rb") as file:
         first = file.readline(1 << 24)
-    if first.count(b",") > 2 * MOST_CLASSES + 100:
-        raise UserError(f"{path}: has {first.count(b',') + 1:,} columns; expected at most {MOST_CLASSES:,} classes: "
-                        "are the samples in columns? Transpose the table")  # fmt: skip
+    if first.count(b",") > 2 * MOST_COLUMNS + 100:
+        raise UserError(f"{path}: has {first.count(b',') + 1:,} columns; expected at most {MOST_COLUMNS:,} classes: are "
+                        "the samples in columns? Transpose the table (for more classes hand over an .npz)")  # fmt: skip
     return files.read_csv(path)
 
 

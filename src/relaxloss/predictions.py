@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 KINDS = ("auto", "probs", "logits")
 FEWEST_ROWS = 10
-MOST_CLASSES = 1000
+MOST_CLASSES = 10_000
 TOLERANCE = 1e-3  # by which a row of probabilities may miss a sum of 1
 
 
@@ -178,15 +178,16 @@ def of_groups(
 
 
 def summing(values: Floats) -> Bools:
-    """Which rows ``(N, C)`` sum to 1 as probabilities: nearly, or as near as rounding to 2 to 4 digits explains."""
+    """Which rows ``(N, C)`` sum to 1 as probabilities: nearly, or as near as rounding to 1 to 4 digits explains."""
     with np.errstate(invalid="ignore"):  # infinities are refused later
         missed = np.abs(values.sum(axis=1) - 1)
         if (missed <= TOLERANCE).all() or not ((values >= 0) & (values <= 1)).all():
             return np.asarray(missed <= TOLERANCE)
-    for digits in (2, 3, 4):
+    for digits in (1, 2, 3, 4):
         scaled = values * 10.0**digits
         if (np.abs(scaled - np.round(scaled)) < 1e-6).all():
-            return np.asarray(missed <= max(TOLERANCE, 0.5 * values.shape[1] / 10**digits + 1e-9))
+            rounded = min(0.5 * values.shape[1] / 10**digits, 0.5)  # 0s and 1s of several labels are not rounded
+            return np.asarray(missed <= max(TOLERANCE, rounded + 1e-9))
     return np.asarray(missed <= TOLERANCE)
 
 

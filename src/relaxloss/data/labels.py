@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from relaxloss.errors import UserError
 
-MOST_CLASSES = 1000
+MANY_CLASSES, FEW_ROWS = 1000, 10  # more classes need on average so many rows each
 SHOWN = 10
 
 
@@ -18,7 +18,7 @@ def encode(column: pa.Array, what: str) -> tuple[npt.NDArray[np.int64], list[str
     """The codes ``(M,)`` int64 of the labels in sorted order, and the C labels as text.
 
     Whole numbers sort as numbers, text as text. Raises `UserError` for missing labels, fractions (a regression target),
-    a single class, and more than 1,000 classes; `what` names the labels in the message.
+    a single class, and more than 1,000 classes of fewer than ten rows on average; `what` names the labels in the message.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -47,10 +47,10 @@ def encode(column: pa.Array, what: str) -> tuple[npt.NDArray[np.int64], list[str
     names, codes = np.unique(values, return_inverse=True)
     if len(names) < 2:
         raise UserError(f"{what} has {len(names)} class; expected at least 2 to tell apart")
-    if len(names) > MOST_CLASSES:
+    if len(names) > MANY_CLASSES and len(values) < FEW_ROWS * len(names):
         raise UserError(
-            f"{what} has {len(names):,} different values in {len(values):,} rows; expected at most {MOST_CLASSES:,} "
-            "classes (is it an identifier, or a regression target?)"
+            f"{what} has {len(names):,} different values in {len(values):,} rows; expected at most {MANY_CLASSES:,} "
+            f"classes, or {FEW_ROWS} rows of each on average (is it an identifier, or a regression target?)"
         )
     if is_text(kind):
         _unlike(names.tolist(), what)
