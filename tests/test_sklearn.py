@@ -324,6 +324,14 @@ def test_what_a_shadow_holds_out_at_the_end_is_of_both_sides() -> None:
     assert 0.85 < np.mean(share) < 1.15, "members are held out as often as others"
 
 
+def test_whole_numbers_that_scikit_learn_made_fractions_of_are_called_as_they_were() -> None:
+    frame = pd.Series(Y).astype("Int64")
+    model = GaussianNB().fit(X[IN], frame[IN])
+    assert model.classes_.dtype == np.float64
+    audit = audit_estimator(model, X[IN], frame[IN], X[~IN], frame[~IN], attacks="loss")
+    assert audit.facts["classes"] == [str(each) for each in np.unique(Y)]
+
+
 def test_classes_in_an_order_of_their_own_are_understood() -> None:
     class Turned(GaussianNB):
         """Its columns are in another order."""

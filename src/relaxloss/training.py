@@ -156,6 +156,8 @@ def fit(method: Method, task: Task, session: Session | None = None) -> Fit:
                 losses[index] = F.cross_entropy(logits, batch.y, reduction="none")
                 hits[index] = (logits.argmax(1) == batch.y).float()
             state.epoch += 1
+            if (losses == -1).all():
+                raise UserError(f"{method}: its batches() yielded nobody in epoch {state.epoch}; expected members")
             if losses.isnan().any():
                 raise UserError(
                     f"{method}: the training diverged in epoch {state.epoch}: the loss is NaN; lower the learning rate "

@@ -102,7 +102,8 @@ def audit_estimator(
             f"the labels hold {strange}, which the estimator was not fitted on; expected {known}: leave these samples "
             "out, or give the labels as in the fit"
         )
-    names = classes.astype(str)
+    whole = classes.dtype.kind == "f" and (classes == np.floor(classes)).all()  # what sklearn makes of nullable ones
+    names = (classes.astype(np.int64) if whole else classes).astype(str)
     labels = names[_places(y, classes)]
     member = np.arange(len(y)) < n
     kind = "probs" if hasattr(estimator, "predict_proba") else "logits"
