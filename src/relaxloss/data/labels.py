@@ -18,7 +18,7 @@ def encode(column: pa.Array, what: str) -> tuple[npt.NDArray[np.int64], list[str
     """The codes ``(M,)`` int64 of the labels in sorted order, and the C labels as text.
 
     Whole numbers sort as numbers, text as text. Raises `UserError` for missing labels, fractions (a regression target),
-    a single class, and more than 1,000 classes of fewer than ten rows on average; `what` names the labels in the message.
+    a single class, and more than 1,000 classes of fewer than ten rows on average. The message calls them `what`.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
