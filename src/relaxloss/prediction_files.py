@@ -144,7 +144,7 @@ def _csv(path: Path) -> pa.Table:
         first = file.readline(1 << 24)
     if first.count(b",") > 2 * MOST_COLUMNS + 100:
         raise UserError(f"{path}: has {first.count(b',') + 1:,} columns; expected at most {MOST_COLUMNS:,} classes: "
-                        "are the samples in columns? Transpose the table (for more classes hand over an .npz)")  # fmt: skip
+                        "are the samples in columns? Transpose the table (with more, an .npz is read)")  # fmt: skip
     return files.read_csv(path)
 
 
