@@ -370,3 +370,11 @@ def test_labels_are_the_columns_names_without_what_stands_before_them() -> None:
     assert from_zero.labels.tolist() == labels.tolist(), "0 is no name, so that these are places"
     two = of_arrays(logits, labels % 2 + 1, member, kind="logits", classes=["class_1", "class_2", "class_3"])
     assert two.labels.tolist() == (labels % 2).tolist()
+
+
+def test_what_is_no_attack_is_told() -> None:
+    probs = probabilities()
+    given = {"member_probs": probs[MEMBER], "member_labels": LABELS[MEMBER]}
+    given |= {"nonmember_probs": probs[~MEMBER], "nonmember_labels": LABELS[~MEMBER]}
+    with pytest.raises(UserError, match=r"attacks holds 3; expected names of attacks"):
+        rl.audit(**given, attacks=[3])  # type: ignore[list-item]

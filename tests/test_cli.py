@@ -121,6 +121,18 @@ def test_store_is_listed_verified_and_tidied(run: tuple[Path, str]) -> None:
     assert ", 0 damaged" in call("store", "verify", str(out)).stdout
 
 
+def test_a_training_without_a_checkpoint_ends_well(tmp_path: Path) -> None:
+    """One that stops early, and soon, writes none."""
+    done = call("train", "--data", "digits", "--defense", "early_stopping:epoch=2", "--epochs", "4", "--out",
+                str(tmp_path / "model"), "--recipe", "model=mlp:hidden=16")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "test_accuracy" in done.stdout
+    assert not (tmp_path / "model" / "private" / "checkpoints").exists()
+    seeds = {Trained.load(tmp_path / "model").seed}
+    call("train", "--data", "digits", "--epochs", "1", "--out", str(tmp_path / "other"))
+    assert len(seeds | {Trained.load(tmp_path / "other").seed}) == 2, "a secret one each"
+
+
 def test_train_ships_a_model_that_loads(tmp_path: Path) -> None:
     done = call("train", "--data", "digits", "--defense", "relaxloss:alpha=0.5", "--epochs", "3", "--out",
                 str(tmp_path / "model"))  # fmt: skip

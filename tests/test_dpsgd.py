@@ -33,11 +33,26 @@ RESNET = Recipe(
 )  # a small step: rounding must not grow
 
 
-@pytest.fixture(params=["ghost", "per sample", "ghost, persons", "per sample, persons"])
+class Twice(nn.Module):
+    """A network that uses a layer twice."""
+
+    def __init__(self, shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.first, self.block, self.head = nn.Linear(*shape, 16), nn.Linear(16, 16), nn.Linear(16, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.first(x))
+        logits: torch.Tensor = self.head(hidden + self.block(torch.tanh(self.block(hidden))))
+        return logits
+
+
+@pytest.fixture(params=["ghost", "per sample", "ghost, persons", "per sample, persons", "per sample, twice"])
 def case(request: pytest.FixtureRequest, blobs: Dataset, images: Dataset) -> tuple[str, Task]:
     mode, _, persons = request.param.partition(", ")
-    if persons:
+    if persons == "persons":
         blobs, images = visiting(blobs), visiting(images)
+    if persons == "twice":
+        return mode, Task.of(blobs, np.arange(100), recipe=replace(MLP, model=f"{__name__}:Twice"), seed=3)
     if mode == "ghost":
         return mode, Task.of(blobs, np.arange(100), recipe=MLP, seed=3)
     return mode, Task.of(images, np.arange(40), recipe=RESNET, seed=3)
@@ -96,8 +111,8 @@ def test_no_noise_and_no_clip_is_plain_sgd(case: tuple[str, Task]) -> None:
 
 
 def test_each_sample_is_clipped_by_itself(case: tuple[str, Task]) -> None:
-    mode, task = case
-    clip = 1.0 if mode == "ghost" else 5.0 if task.members.whose is not None else 10.0
+    _, task = case
+    clip = 1.0 if task.recipe.model != RESNET.model else 5.0 if task.members.whose is not None else 10.0
     fitted = fit(DPSGD(noise=0, clip=clip), task)
     network, norms = by_hand(DPSGD(), task, clip)
     assert 0.1 < np.mean(np.array(norms) > clip) < 0.95  # some are clipped and some are not
@@ -387,3 +402,13 @@ def test_what_cannot_be_trained_is_explained(blobs: Dataset, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "opacus.grad_sample", None)
     with pytest.raises(MissingExtra, match=r"relaxloss\[dpsgd\]"):
         fit(DPSGD(), task)
+
+
+def test_an_epoch_that_draws_nobody_is_noise_alone(blobs: Dataset) -> None:
+    """Of two persons, each is in one of ten batches on average: in a ninth of the epochs nobody is in any."""
+    few = replace(blobs, groups=np.arange(len(blobs)) // (len(blobs) // 2))
+    task = Task.of(few, np.arange(200), recipe=replace(MLP, epochs=40, batch_size=20), seed=3)
+    fitted = fit(DPSGD(noise=1.0), task)
+    nobody = [math.isnan(row["train_loss"]) for row in fitted.history]
+    assert 0 < sum(nobody) < 20
+    assert fitted.facts["steps"] == 400

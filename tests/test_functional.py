@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from relaxloss import functional as R
 from relaxloss.errors import UserError
 from relaxloss.functional import relax
+from relaxloss.functional.relax import Flatten
 
 Rows = list[list[float]]
 FLATTENS = ("all", "misclassified", "official")
@@ -392,6 +393,18 @@ def test_an_infinite_or_undefined_mean_loss_is_returned(ascent: bool) -> None:
         )
 
 
+@pytest.mark.parametrize("flatten", FLATTENS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("margin", [100.0, 30.0, 2.0])
+def test_a_masked_class_makes_flattening_infinite_and_never_undefined(
+    flatten: Flatten, dtype: torch.dtype, margin: float
+) -> None:
+    z, y = torch.tensor([[margin, 0.0, -INF]], dtype=dtype), torch.tensor([0])
+    value, gradient = value_and_gradient(partial(R.relax_loss, alpha=3.0, ascent=False, flatten=flatten), z, y)
+    assert value == INF
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ACTIVE)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
@@ -605,6 +618,7 @@ def test_wrong_input_is_refused(logits: torch.Tensor, targets: torch.Tensor, sai
     [
         lambda: R.relax_loss(Z, Y, alpha=-0.1, ascent=True),
         lambda: R.relax_loss(Z, Y, alpha=float("nan"), ascent=True),
+        lambda: R.relax_loss(Z, Y, alpha=float("inf"), ascent=True),
         lambda: R.relax_loss(Z, Y, alpha=1.0, ascent=True, upper=0.0),
         lambda: R.relax_loss(Z, Y, alpha=1.0, ascent=True, upper=1.1),
         lambda: R.relax_loss(Z, Y, alpha=1.0, ascent=True, flatten="misclasified"),  # type: ignore[arg-type]
@@ -618,6 +632,8 @@ def test_wrong_input_is_refused(logits: torch.Tensor, targets: torch.Tensor, sai
         lambda: R.hamp_target(1, 0.5),
         lambda: R.distillation(Z, Z[:2], Y, temperature=1, weight=0.5),
         lambda: R.distillation(Z, Z, Y, temperature=0, weight=0.5),
+        lambda: R.distillation(Z, Z, Y, temperature="4", weight=0.5),  # type: ignore[arg-type]
+        lambda: R.distillation(Z, Z.tolist(), Y, temperature=1, weight=0.5),  # type: ignore[arg-type]
         lambda: R.distillation(Z, Z, Y, temperature=1, weight=2),
         lambda: R.crl_logits(Z, -1),
     ],

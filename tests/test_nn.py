@@ -7,6 +7,7 @@ import os
 import pickle
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,7 @@ def test_criteria_keep_nothing_in_a_state_dict_and_can_be_copied() -> None:
         lambda: CRL(alpha=-1.0),
         lambda: Distillation(weight=2.0),
         lambda: Distillation(temperature=0.0),
+        lambda: Distillation(temperature="4"),  # type: ignore[arg-type]
         lambda: LabelSmoothing(smoothing=2.0),
         lambda: ConfidencePenalty(beta=-1.0),
         lambda: Flooding(level=-1.0),
@@ -382,3 +384,14 @@ def test_two_ranks_take_the_branch_of_one_device(tmp_path: Path) -> None:
     R.relax_loss(network(z), y, alpha=_ddp_alpha(), ascent=True).backward()
     for of_rank in ranks:
         torch.testing.assert_close(of_rank["ddp"], network.weight.grad)
+
+
+def test_a_group_of_one_needs_nobody_elses_mean() -> None:
+    """Neither an all-reduce in each step, nor what vmap cannot do."""
+    alone = RelaxLoss(alpha=0.5, process_group=SimpleNamespace(size=lambda: 1))  # type: ignore[arg-type]
+    alone.set_epoch(1)
+    z, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+    want = R.relax_loss(z, y, alpha=0.5, ascent=True)
+    assert torch.equal(alone(z, y), want)
+    each = torch.func.vmap(lambda row, label: alone(row[None], label[None]))(z, y)
+    assert each.shape == (6,)

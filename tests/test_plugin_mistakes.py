@@ -65,7 +65,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "step without a result": ({"step": lambda self, s, b: None}, r"own: its step\(\) returned NoneType; expected"),
     "step with the loss": ({"step": lambda self, s, b: plain_step(s, b).sum()}, r"its step\(\) returned a tensor \(\)"),
     "batches of lists": ({"batches": lambda self, s: iter([[0, 1]])}, r"its batches\(\) yielded list; expected int64"),
-    "no batches": ({"batches": lambda self, s: iter(())}, r"its batches\(\) yielded nobody in epoch 1; expected mem"),
+    "no batches": ({"batches": lambda self, s: iter(())}, r"its batches\(\) yielded nothing in epoch 1; expected pla"),
     "batches as a mask": (
         {"batches": lambda self, s: iter([torch.ones(len(s.task.members), dtype=torch.bool)])},
         r"its batches\(\) yielded torch.bool",

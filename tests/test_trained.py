@@ -274,8 +274,54 @@ def test_weights_of_changed_code_are_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "changing.py").write_text(text)
     recipe = Recipe(model="changing:net", epochs=1, milestones=())
     trained.train(data.load("digits"), recipe=recipe).save(tmp_path / "model")
-    Trained.load(tmp_path / "model")
+    Trained.load(tmp_path / "model", trust_code=True)
     (tmp_path / "changing.py").write_text(text.replace("ReLU", "Sigmoid"))
     importlib.reload(sys.modules["changing"])
     with pytest.raises(UserError, match="the code of changing:net has changed"):
-        Trained.load(tmp_path / "model")
+        Trained.load(tmp_path / "model", trust_code=True)
+
+
+def test_a_directory_runs_no_code_unless_its_maker_is_trusted(table: Dataset, tmp_path: Path) -> None:
+    """Nothing is imported, and nothing called, even with arguments that would do something."""
+    trained.train(table, recipe=TINY).save(tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    own = {"name": "custom", "function": f"{__name__}:{called.__name__}", "source": ""}
+    (tmp_path / "model.json").write_text(json.dumps(card | {"recipe": card["recipe"] | {"model": own}}))
+    with pytest.raises(UserError, match=rf"the code {__name__}:called, which loading would run.*--trust-code"):
+        Trained.load(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(card | {"shape": ["sh", "-c", "true"]}))
+    with pytest.raises(UserError, match="expected ints"):
+        Trained.load(tmp_path, trust_code=True)
+
+
+def called(*given: object) -> None:
+    raise AssertionError(given)
+
+
+def test_what_is_shipped_does_not_tell_the_seed(table: Dataset, tmp_path: Path) -> None:
+    """It tells the split; and who trains without one gets another each time, but for a training that is resumed."""
+    made = trained.train(table, "memguard", recipe=TINY, seed=8713)
+    made.save(tmp_path)
+    assert not any(b"8713" in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert Trained.load(tmp_path).seed == 8713
+    again = trained.train(table, "memguard", recipe=TINY, seed=8713)
+    assert np.array_equal(again.split["members"], made.split["members"])
+    drawn = [trained.train(table, recipe=TINY, seed=None, checkpoints=tmp_path / part) for part in ("a", "a", "b")]
+    assert drawn[0].seed == drawn[1].seed != drawn[2].seed
+    assert np.array_equal(drawn[0].predict_log_proba(table.x), drawn[1].predict_log_proba(table.x))
+    assert not np.array_equal(drawn[0].split["members"], drawn[2].split["members"])
+    assert trained.train(table, recipe=TINY, seed=None).seed not in {each.seed for each in drawn}
+
+
+def test_a_name_and_a_table_of_fields_will_do() -> None:
+    made = trained.train("digits", recipe={"model": "mlp:hidden=8", "epochs": 1, "milestones": ()}, seed=1)
+    same = trained.train(data.load("digits"), recipe=Recipe(model="mlp:hidden=8", epochs=1, milestones=()), seed=1)
+    assert made.facts == same.facts
+
+
+def test_a_model_that_was_moved_is_asked_where_it_is(table: Dataset) -> None:
+    """Device "meta" has no numbers, but refuses tensors of another device as a GPU does: only `.cpu()` fails."""
+    made = trained.train(table, recipe=TINY)
+    made.release.to("meta")
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        made.predict_log_proba(table.x)

@@ -159,6 +159,8 @@ def test_schedules() -> None:
         Recipe(epochs=10).check()
     Recipe(epochs=10, schedule="cosine").check()
     assert Recipe().lasting(10) == Recipe(epochs=10, milestones=(4, 8))
+    assert Recipe().lasting(1).learning_rate(0) == Recipe().lr, "however short, it begins as the recipe says"
+    assert Recipe(milestones=(0, 60)).lasting(2).milestones == (0, 1), "but for one that was meant"
     assert Recipe(schedule="constant").learning_rate(119) == 0.1
     assert [Recipe().learning_rate(e) for e in (49, 50, 100)] == pytest.approx([0.1, 0.01, 0.001])
 

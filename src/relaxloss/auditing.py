@@ -21,10 +21,11 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import findings, flags, measures, onerun, predictions
+from relaxloss import evaluation, findings, flags, measures, onerun, predictions
 from relaxloss.asked import Asked
 from relaxloss.attacks import Attack, Evidence, parse_list
 from relaxloss.attacks.base import Scores, checked
+from relaxloss.checks import listed
 from relaxloss.errors import UserError
 from relaxloss.flags import Flag
 from relaxloss.predictions import Predictions
@@ -198,7 +199,7 @@ def run(
     lines = [head | {"adaptive": how if item["attack"] else None} | item for item in rows]
     worst = findings.worst(rows)
     worst |= findings.told(table, member, worst, level)
-    worst["graded"] = findings.graded(table, member)  # of two scores, no curve and no order of records
+    worst["graded"] = evaluation.graded(table, member)  # of two scores, no curve and no order of records
     strongest = table[worst["graded"]]
     return Audit(
         pd.DataFrame(lines)[list(COLUMNS)],
@@ -239,6 +240,10 @@ def _fair(member: npt.NDArray[np.bool_]) -> None:
 def chosen_of(attacks: str | Sequence[Attack | str]) -> tuple[Attack, ...]:
     """The attacks of a list as the command line takes it, or of objects and such lists."""
     given = (attacks,) if isinstance(attacks, str) else attacks
+    if strange := [repr(item) for item in given if not isinstance(item, (str, Attack))]:
+        raise UserError(
+            f"attacks holds {listed(strange)}; expected names of attacks and of sets, or attacks as objects"
+        )
     chosen = tuple(each for item in given for each in (parse_list(item) if isinstance(item, str) else (item,)))
     if not chosen:
         raise UserError("attacks is empty; name at least one, or a set such as blackbox")

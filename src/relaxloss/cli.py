@@ -70,6 +70,9 @@ EngineOption = Annotated[str, typer.Option(help="auto, inprocess, processes, ray
 WorkersOption = Annotated[int | None, typer.Option(help="jobs at a time; as many as cores if left out")]
 AddressOption = Annotated[str | None, typer.Option(help="of a running Ray or Dask cluster")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace other results that are there")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-code", help="a model whose network is code of its maker's own: run that code")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print the result only")]
 
 
@@ -154,7 +157,10 @@ def train(
     model: ModelOption = None,
     epochs: EpochsOption = None,
     recipe: RecipeOption = None,
-    seed: int = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="of all that is drawn; if left out a secret one, for who knows it knows the split"),
+    ] = None,
     test: Annotated[float, typer.Option(help="share held out for the reported accuracy")] = 0.2,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the model that is there")] = False,
     quiet: QuietOption = False,
@@ -162,6 +168,7 @@ def train(
     """Train one model with a defense, ready to ship."""
     from relaxloss import data as data_sets
     from relaxloss import defenses, places, trained
+    from relaxloss.models.base import Custom
 
     places.writable(out)
     if (out / trained.CARD).exists() and not overwrite:
@@ -187,7 +194,8 @@ def train(
         dataset, chosen, recipe=fitted_recipe, seed=seed, test=test, checkpoints=checkpoints, tell=tell
     )
     result.save(out)
-    shutil.rmtree(checkpoints)  # they may hold what the defense throws away, such as an undefended teacher
+    if checkpoints.exists():  # a short training writes none
+        shutil.rmtree(checkpoints)  # they may hold what the defense throws away, such as an undefended teacher
     for name, value in result.facts.items():
         console().print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
     console().print(
@@ -197,7 +205,8 @@ def train(
     if not quiet and test:
         given = {"data": data, "label": label, "drop": drop, "columns": columns, "group": group}
         options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
-        audited = f"relaxloss audit {shlex.quote(str(out))} {options} --shadows 32"
+        trust = " --trust-code" if result.recipe.model.name == Custom.name else ""
+        audited = f"relaxloss audit {shlex.quote(str(out))} {options} --shadows 32{trust}"
         terminal.print(f"before it is shipped: {audited}", soft_wrap=True)
 
 
@@ -459,13 +468,14 @@ def predict(
     rows: Annotated[Path, typer.Argument(help="a .csv, .parquet or .npz file with the columns (npz: x) of the data")],
     out: Annotated[Path, typer.Option("--out", help="a .csv or .parquet file")] = Path("predictions.csv"),
     keep: Annotated[str | None, typer.Option(help="columns to copy from the file, comma-separated")] = None,
+    trust_code: TrustOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file that is there")] = False,
 ) -> None:
     """Ask a trained model: the class of each row, and the probability of every class."""
     from relaxloss import answers, trained
 
     answers.check(out, overwrite=overwrite)
-    table = answers.table(trained.Trained.load(model), rows, keep=_names(keep))
+    table = answers.table(trained.Trained.load(model, trust_code=trust_code), rows, keep=_names(keep))
     answers.write(table, out)
     console().print(f"predictions: {out} ({len(table):,} rows)", soft_wrap=True)
 
@@ -513,6 +523,7 @@ def audit(
         typer.Option(min=0, help="model: how many more are trained as it was, for the strongest attacks; 32 or so"),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the shadows and the halves")] = 0,
+    trust_code: TrustOption = False,
     engine: EngineOption = "auto",
     workers: WorkersOption = None,
     address: AddressOption = None,
@@ -532,6 +543,7 @@ def audit(
     of_files = {"--kind": kind != "auto", "--member": member, "--adaptive": adaptive is not None}
     of_files["--coin-flips"] = coin_flips
     of_models = {"--data": data, "--drop": drop, "--columns": columns, "--shadows": shadows is not None}
+    of_models["--trust-code"] = trust_code
     model = of.is_dir()
     for name, given in (of_files if model else of_models).items():
         if given:
@@ -541,7 +553,7 @@ def audit(
         runner = Engine(engine, workers, address)  # type: ignore[arg-type]
         about = _of_table(label, drop, columns, group)
         options = {"attacks": attacks, "shadows": shadows or 0, "seed": seed, "engine": runner}
-        result = _audit_model(of, out, data, about, options, overwrite=overwrite, quiet=quiet)
+        result = _audit_model(of, out, data, about, options, overwrite=overwrite, quiet=quiet, trust_code=trust_code)
     else:
         found = prediction_files.read(of, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
         audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips, seed=seed)
@@ -554,7 +566,7 @@ def audit(
 
 def _audit_model(
     folder: Path, out: Path, data: str | None, about: Mapping[str, Any], options: Mapping[str, Any], *,
-    overwrite: bool, quiet: bool,
+    overwrite: bool, quiet: bool, trust_code: bool,
 ) -> Any:  # fmt: skip
     """The audit of a saved model; `about` says how a table of one's own is read; `options` of `audit_model`."""
     from relaxloss import data as data_sets
@@ -576,7 +588,7 @@ def _audit_model(
             f"--out {out} is in the model's directory, which is to be shipped, and an audit tells who was in the data; "
             f"expected another directory, or one in {folder / 'private'}"
         )
-    model = trained.Trained.load(folder)
+    model = trained.Trained.load(folder, trust_code=trust_code)
     audit_page.keep(out, model_audit.source(model, options["shadows"]), overwrite=overwrite, seed=options["seed"])
     name = model.card["dataset"]
     if data is None and data_sets.missing(name) is not None:

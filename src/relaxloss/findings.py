@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 
-from relaxloss import blind, flags, measures, metrics, sides
+from relaxloss import blind, evaluation, flags, measures, metrics, sides
 from relaxloss.asked import Asked
 from relaxloss.attacks import functional
 from relaxloss.attacks.base import Evidence, Scores
@@ -100,12 +100,6 @@ def by_class(table: Mapping[str, Scores], found: Predictions, asked: Asked, leve
     return sorted(lines, key=lambda line: -line["low"])
 
 
-def graded(table: Mapping[str, Scores], member: npt.NDArray[np.bool_]) -> str:
-    """The strongest attack by AUC of those whose scores order samples; of all, if there are none."""
-    found = {name: scores for name, scores in table.items() if name.split(":")[0] not in flags.DISCRETE} or table
-    return max(found, key=lambda name: metrics.auc(found[name], member))
-
-
 def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
     """One line per sample, or per person with several, the most exposed first; see `auditing.Audit`."""
     member, names = found.member[asked.records], np.array(found.classes)
@@ -139,14 +133,6 @@ def facts(
     """What the flags are decided on: the scores of whom is asked; `rows` hold those of `measures.utility`."""
     once = asked.records
     member = found.member[once]
-    best = graded(table, member)
-    intervals = {name: metrics.auc_interval(each, member, flags.AUC_LEVEL) for name, each in table.items()}
-    ahead = None
-    labelled = next((name for name in ("label_only", "correctness") if name in table), best)
-    if labelled != best:
-        low, high = metrics.auc_difference_interval(table[labelled], table[best], member, flags.AUC_LEVEL)
-        ahead = (low if intervals[labelled][0] > 0.5 else min(low, 0.0)), high
-    resolved = [fpr for fpr in measures.FPRS if metrics.resolvable(int((~member).sum()), fpr)]
     fits = {}
     logits, labels = found.logits[once], found.labels[once]  # one of each person: the others would not be independent
     for side, inside in (("the members", member), ("the non-members", ~member)):
@@ -165,15 +151,10 @@ def facts(
         _, place, fit = max(known)
         fits[f"shadow {place}"] = fit  # the worst of them
     return Facts(
-        nonmembers=int((~member).sum()),
-        lowest_fpr=min(measures.FPRS),
+        **evaluation.facts(table, member),
         shadows=len(found.shadow_member),
         shadows_each=each,
         adaptive=adaptive,
-        tied_pairs=metrics.tied_share(table[best], member),
-        tied_top=metrics.tied_top(table[best], member, min(resolved)) if resolved else 0,
-        label_only_advantage=ahead,
-        auc_intervals=intervals,
         label_fit=fits or None,
         copies=sides.copies(found.logits, found.labels, found.member),
         skill=measures.skill(rows, found.labels[~found.member]),

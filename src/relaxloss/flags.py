@@ -50,7 +50,7 @@ class Facts:
             by design (correctness, label-only).
         tied_top: `relaxloss.metrics.tied_top` of that attack at the lowest FPR that the non-members resolve.
         label_only_advantage: interval of AUC(attack on labels alone) − AUC(best confidence attack)
-            (`relaxloss.metrics.auc_difference_interval`).
+            (`relaxloss.metrics.auc_difference_interval`); its lower end is at most 0 where the former finds nobody.
         reference_overlap: how many asked samples are in the reference set that the defense saw.
         auc_intervals: each attack's AUC interval at level 0.999 (`AUC_LEVEL`).
         dp: whether the defense claims differential privacy.

@@ -20,7 +20,7 @@ from torch import nn
 from relaxloss import functional
 from relaxloss.errors import UserError
 from relaxloss.functional import Flatten
-from relaxloss.functional.base import below_guess, one_of, within
+from relaxloss.functional.base import above_zero, below_guess, one_of, within
 from relaxloss.functional.baselines import Form
 from relaxloss.functional.relax import check_settings
 
@@ -77,9 +77,10 @@ class Alternating(Criterion):
 
     def _ranks(self) -> dist.ProcessGroup | None:
         """Who trains the model together; None: this process alone."""
-        if self._process_group is None and dist.is_available() and dist.is_initialized():
-            return dist.group.WORLD
-        return self._process_group
+        group = self._process_group
+        if group is None and dist.is_available() and dist.is_initialized():
+            group = dist.group.WORLD
+        return None if group is None or group.size() == 1 else group
 
 
 class RelaxLoss(Alternating):
@@ -239,9 +240,7 @@ class Distillation(_Settings):
 
     def __init__(self, *, temperature: float = 10.0, weight: float = 0.5) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise UserError(f"got temperature={temperature}; expected a number above 0")
-        self.temperature, self.weight = temperature, within("weight", weight, 0, 1)
+        self.temperature, self.weight = above_zero("temperature", temperature), within("weight", weight, 0, 1)
 
     def forward(self, logits: torch.Tensor, teacher_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """In training mode the share of the teacher and of the labels, in evaluation mode the plain cross-entropy."""

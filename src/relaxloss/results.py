@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import flags, jobs, measures, metrics, onerun, selection, sides
+from relaxloss import evaluation, flags, jobs, measures, metrics, onerun, selection, sides
 from relaxloss import records as record_room
 from relaxloss.asked import Asked
 from relaxloss.attacks import functional
@@ -41,7 +41,7 @@ class Result:
     Attributes:
         rows: the tidy table; see `COLUMNS`.
         histograms: shares of member and test losses per defense, in bins.
-        roc: the strongest attack's ROC curve per defense.
+        roc: per defense, the ROC curve of the strongest attack that orders samples.
         history: loss and accuracy per epoch of the first target of each defense.
         facts: the experiment as a dict, the data set's provenance, versions and dates.
         flags: warnings about the evaluation itself.
@@ -99,7 +99,8 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
                 found, table = _attack_rows(plan, store, mine, design, asked, labels, seed)
                 found += _one_run_rows(plan, design, asked, table, seed)
                 rows += [head | {"adaptive": adaptive} | item for item in found]
-                strongest = max(table, key=lambda name: metrics.auc(*table[name]))
+                scores, (_, member) = {name: part[0] for name, part in table.items()}, next(iter(table.values()))
+                strongest = evaluation.graded(scores, member)  # of two scores, no curve and no order of records
                 thin = measures.thinned_roc(*table[strongest])
                 curves += [head | {"adaptive": adaptive, "attack": strongest} | item for item in thin]
             listed = _records(plan, store, defense, seed, design, asked, labels, table[strongest][0])
@@ -113,7 +114,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
             about = head | {"adaptive": adaptive, "attack": strongest}
             records.append(pd.DataFrame([about] * len(listed)).join(listed))
             released = arrays.get("release", (0.0, np.nan))  # of an older store, where only releases were asked twice
-            facts = evaluation_facts(plan, defense, design, asked, own_facts, own_history, table, strongest, released)
+            facts = evaluation_facts(plan, defense, design, asked, own_facts, own_history, scores, member, released)
             skill = measures.skill(useful, labels[design.test_of(first)])
             for flag in flags.raised(dataclasses.replace(facts, copies=copied, skill=skill)):
                 warned.setdefault(flag, []).append(str(defense))
@@ -144,29 +145,19 @@ def evaluation_facts(
     asked: Asked,
     own_facts: dict[str, Any],
     history: list[dict[str, float]],
-    table: dict[str, tuple[Any, Any]],
-    strongest: str,
+    scores: dict[str, Any],
+    member: Any,
     released: Iterable[float],
 ) -> flags.Facts:
     """What is known about the evaluation of one defense, for the flags; `released` is from `signals.differences`."""
     changed_labels, changed_on_repeat = map(float, released)
-    confidences = {name: part for name, part in table.items() if name.partition(":")[0] not in flags.DISCRETE}
-    best = max(confidences, key=lambda name: metrics.auc(*confidences[name]), default=None)
-    label_only = next((name for name in table if name.startswith("label_only")), None)
-    advantage, clusters = None, _clusters(design, asked)
-    if label_only and best:
-        advantage = measures.auc_difference_interval(table[label_only][0], *table[best], clusters)
     return flags.Facts(
-        nonmembers=int((~table[strongest][1]).sum()),
-        lowest_fpr=min(measures.FPRS),
+        **evaluation.facts(scores, member, _clusters(design, asked)),
         shadows=len(design.member) - 1,
         adaptive=True in plan.modes,
         changed_on_repeat=None if np.isnan(changed_on_repeat) else changed_on_repeat,
         changed_labels=changed_labels,
-        tied_pairs=metrics.tied_share(*table[best]) if best else None,
-        label_only_advantage=advantage,
         reference_overlap=len(np.intersect1d(design.asked, design.reference)),
-        auc_intervals={name: measures.auc_interval(*part, clusters, flags.AUC_LEVEL) for name, part in table.items()},
         **flags.claims(own_facts, plan.dataset, design.members(design.targets[0])),
         uncovered=defense.uncovered(plan.dataset),
         selected_on_asked=selection.on_asked(plan.experiment.tuned, defense, design, plan.dataset),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -66,9 +67,9 @@ class Recipe(Spec):
             )
 
     def lasting(self, epochs: int) -> Recipe:
-        """The same recipe for another number of epochs: milestones move in proportion."""
+        """The same recipe for another number of epochs: milestones move in proportion, none to the very start."""
         share = epochs / self.epochs
-        milestones = tuple(round(milestone * share) for milestone in self.milestones)
+        milestones = tuple(max(round(milestone * share), min(milestone, 1)) for milestone in self.milestones)
         return replace(self, epochs=epochs, milestones=milestones)
 
     @staticmethod
@@ -249,9 +250,10 @@ def encoder_input(encoder: Encoder, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def predict(network: nn.Module, x: torch.Tensor, *, batch: int = 1024) -> torch.Tensor:
-    """Outputs ``(n, C)`` in eval mode, in batches; the network's mode is put back."""
-    training = network.training
+    """Outputs ``(n, C)`` on the CPU, in eval mode, in batches; the network stays where it is, its mode is put back."""
+    training, held = network.training, next(itertools.chain(network.parameters(), network.buffers()), x)
     network.eval()
-    out = torch.cat([network(part).float() for part in x.split(batch)]) if len(x) else torch.zeros(0)
+    parts = [network(part.to(held.device)).float().cpu() for part in x.split(batch)]
+    out = torch.cat(parts) if len(x) else torch.zeros(0)
     network.train(training)
     return out

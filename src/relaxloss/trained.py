@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -19,12 +20,13 @@ from torch import nn
 
 from relaxloss import defenses, metrics, seeds
 from relaxloss.checks import listed
-from relaxloss.data import Column, Dataset, Encoder
+from relaxloss.data import Column, Dataset, Encoder, load
 from relaxloss.data.base import FEWEST_MEMBERS
 from relaxloss.data.frames import encode
 from relaxloss.defenses import NONE, Defense
 from relaxloss.defenses.base import fitted, released
 from relaxloss.errors import UserError, told
+from relaxloss.models.base import Custom
 from relaxloss.specs import build, content_key
 from relaxloss.store import pack_arrays, pack_weights, unpack_arrays, unpack_weights, write_atomically
 from relaxloss.task import Network, Recipe, Samples, Task, encoder_input, make_network
@@ -39,7 +41,9 @@ CARD, NETWORK, RELEASE, SPLIT, HISTORY = (
     "history.csv",
 )
 PRIVATE_HISTORY, PRIVATE_CARD = "private/history.csv", "private/model.json"
-FINGERPRINT = "fingerprint"  # an array of the split's file
+FINGERPRINT, SEED = "fingerprint", "seed"  # arrays of the split's file
+GUESSABLE = "whom a guess of the seed tells the noise (it was given: seed=None draws a secret one)"
+DRAWN = "seed.txt"  # beside the checkpoints: the seed of a training that was not told one
 
 FORMAT = 2
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, zipfile.BadZipFile)
@@ -57,6 +61,8 @@ class Trained:
         split: which rows were ``members``, ``test`` and ``reference``; keep it as secret as the data. Empty where a
             model was loaded without it.
         card: specs, shapes and versions; with the weights, all that is needed to load the model again.
+        seed: what split, weights, order, DP-SGD's noise and a release's key were drawn from. It is kept with the split,
+            which it gives away; None where a model was loaded without it.
         fingerprint: that of the data, by which `relaxloss.audit_model` knows them again; kept with the split, for who
             guesses a person's row could otherwise check the guess. Empty where a model was loaded without it.
     """
@@ -68,6 +74,7 @@ class Trained:
     split: dict[str, npt.NDArray[np.int64]] = field(repr=False)  # not into every notebook that ends in `model`
     card: dict[str, Any] = field(repr=False)
     fingerprint: str = field(default="", repr=False)
+    seed: int | None = field(default=None, repr=False)
 
     def predict_log_proba(self, x: npt.NDArray[Any] | pd.DataFrame) -> npt.NDArray[np.float64]:
         """Log-probabilities ``(n, C)``, as the released model gives them, of raw rows or of a table's rows.
@@ -130,7 +137,8 @@ class Trained:
         if "epsilon" in self.facts:
             kept = {name: value for name, value in self.facts.items() if name != "train_accuracy"}
             private, card = json.dumps(card, indent=2).encode(), card | {"facts": kept, "provenance": ""}
-        split = pack_arrays(self.split | {FINGERPRINT: np.array(self.fingerprint)}) if self.split else None
+        known = {FINGERPRINT: np.array(self.fingerprint), SEED: np.array(str(self.seed))}
+        split = pack_arrays(self.split | known) if self.split else None
         files = {SPLIT: split, PRIVATE_CARD: private}
         files |= {HISTORY: history if private is None else None, PRIVATE_HISTORY: history if private else None}
         for name, found in files.items():
@@ -141,8 +149,12 @@ class Trained:
         write_atomically(folder / CARD, json.dumps(card, indent=2))
 
     @staticmethod
-    def load(folder: Path | str) -> Trained:
-        """Read a saved model; its ``private`` and its history need not be there."""
+    def load(folder: Path | str, *, trust_code: bool = False) -> Trained:
+        """Read a saved model; its ``private`` and its history need not be there.
+
+        A network of somebody's own, ``package.module:function``, is code that loading imports and calls: it is refused
+        unless `trust_code` says that the directory is from somebody who may run code here.
+        """
         folder = Path(folder)
         damaged = f"{folder}: the saved model is damaged"
         try:
@@ -157,12 +169,22 @@ class Trained:
             weights = _weights(folder, card.pop("sha256"))
             state = unpack_weights(weights[NETWORK])
             split = unpack_arrays((folder / SPLIT).read_bytes()) if (folder / SPLIT).exists() else {}
-            fingerprint = str(split.pop(FINGERPRINT, ""))
+            fingerprint, seed = str(split.pop(FINGERPRINT, "")), str(split.pop(SEED, None))
             histories = [path for path in (folder / HISTORY, folder / PRIVATE_HISTORY) if path.exists()]
             history = pd.read_csv(histories[0]) if histories else pd.DataFrame()
             facts, classes = card.pop("facts"), card["num_classes"]
             if len(card["classes"]) not in (0, classes) or any(len(column) not in (3, 5) for column in card["columns"]):
                 raise UserError(f"{damaged}: {CARD} names {len(card['classes'])} classes of {classes}, or odd columns")
+            if any(type(number) is not int for number in (classes, *card["shape"])):
+                raise UserError(
+                    f"{damaged}: {CARD} has the shape {card['shape']} and {classes!r} classes; expected ints"
+                )
+            own = card["recipe"]["model"]
+            if own["name"] == Custom.name and not trust_code:
+                raise UserError(
+                    f"{folder}: its network is no model of relaxloss, but the code {own['function']}, which loading "
+                    "would run; if you trust whoever made this directory, say trust_code=True (--trust-code)"
+                )
         except FileNotFoundError as error:
             raise UserError(f"{folder} holds no saved model: {Path(error.filename).name} is missing") from None
         except NotADirectoryError:
@@ -186,7 +208,11 @@ class Trained:
             raise
         except DAMAGE as error:
             raise UserError(f"{damaged}: its weights do not fit {CARD}: {told(error)}") from None
-        return Trained(release, network, history, facts, split, card, fingerprint)
+        return Trained(release, network, history, facts, split, card, fingerprint, _number(seed))
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.removeprefix("-").isdigit() else None
 
 
 def _array(x: Any, shape: tuple[int, ...], also: str) -> npt.NDArray[Any]:
@@ -252,11 +278,11 @@ def _same_code(recipe: Recipe, saved: Mapping[str, Any], folder: Path) -> None:
 
 
 def train(
-    data: Dataset,
+    data: Dataset | str,
     defense: Defense | str = NONE,
     *,
-    recipe: Recipe | None = None,
-    seed: int = 0,
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    seed: int | None = 0,
     test: float = 0.2,
     reference: float | None = None,
     checkpoints: Path | str | None = None,
@@ -265,10 +291,14 @@ def train(
     """Train one model on a data set with a defense.
 
     Args:
-        data: the samples; a random share `test` is held out for the reported accuracy, and `reference` for defenses
-            that need non-members to train against (None: 0.2 for those, 0 for the others). Where persons have several
-            samples (``data.groups``), these are shares of the persons, with all that they have.
+        data: the samples, or a data set's name; a random share `test` is held out for the reported accuracy, and
+            `reference` for defenses that need non-members to train against (None: 0.2 for those, 0 for the others).
+            Where persons have several samples (``data.groups``), these are shares of the persons, with all that they
+            have.
         recipe: None: the paper's for this kind of data.
+        seed: of everything that is drawn: the same seed makes the same model again, out of the same data. None, for
+            what is shipped: one is drawn from the operating system's secrets, and kept in the model's ``private``. Who
+            can guess the seed knows the split and DP-SGD's noise, so that ε is said not to hold against them.
         checkpoints: a directory for checkpoints; a training that was cut off resumes from there, bit for bit.
         tell: called with a `relaxloss.training.Progress` after every epoch.
 
@@ -277,7 +307,9 @@ def train(
     Raises:
         UserError: the settings do not fit the data.
     """
-    defense = defenses.parse(defense)
+    defense, data = defenses.parse(defense), load(data) if isinstance(data, str) else data
+    recipe = build(Recipe, recipe) if isinstance(recipe, Mapping) else recipe
+    secret, seed = seed is None, _drawn(checkpoints) if seed is None else seed
     share = reference if reference is not None else 0.2 * defense.needs_reference()
     if not (0 <= test < 1 and 0 <= share < 1 and test + share < 1):
         raise UserError(
@@ -310,7 +342,18 @@ def train(
     fit = fitted(defense.trainer, task, Session(folder, monitor=monitor, tell=tell))
     if idle := defense.idle(fit.history):
         warnings.warn(f"{defense} never came to act, so that this is a plainly trained model: {idle}", stacklevel=2)
-    return _trained(data, defense, task, fit, split, seed)
+    return _trained(data, defense, task, fit, split, seed, secret=secret)
+
+
+def _drawn(checkpoints: Path | str | None) -> int:
+    """A secret seed; where checkpoints are kept, the one that the training which is resumed has drawn."""
+    path = None if checkpoints is None else Path(checkpoints) / DRAWN
+    if path is not None and path.exists():
+        return int(path.read_text(encoding="utf-8"))
+    seed = secrets.randbits(63)
+    if path is not None:
+        write_atomically(path, str(seed))
+    return seed
 
 
 def _no_identifiers(data: Dataset) -> None:
@@ -342,14 +385,15 @@ def _columns(data: Dataset, encoder: Encoder) -> list[list[Any]]:
 
 
 def _trained(
-    data: Dataset, defense: Defense, task: Task, fit: Fit, split: dict[str, npt.NDArray[np.int64]], seed: int
-) -> Trained:
+    data: Dataset, defense: Defense, task: Task, fit: Fit, split: dict[str, npt.NDArray[np.int64]], seed: int, *,
+    secret: bool,
+) -> Trained:  # fmt: skip
     if defense.snapshot is not None:
         fit.network.load_state_dict(fit.snapshots[defense.snapshot])
     release = released(defense, fit.network.eval(), task).eval()
     facts: dict[str, Any] = dict(fit.facts)
     if "epsilon" in facts:
-        if lacks := defense.uncovered(data):
+        if lacks := (*defense.uncovered(data), *(() if secret else (GUESSABLE,))):
             facts["epsilon_does_not_cover"] = "; ".join(lacks)
         if data.most_of_one > 1:
             facts.setdefault("epsilon_is_of", "one sample, and persons have several")
@@ -370,6 +414,5 @@ def _trained(
         "encoder_sizes": list(task.encoder.sizes),
         "defense": str(defense),
         "recipe": task.recipe.settings(),
-        "seed": seed,
     }
-    return Trained(release, fit.network, pd.DataFrame(fit.history), facts, split, card, data.fingerprint)
+    return Trained(release, fit.network, pd.DataFrame(fit.history), facts, split, card, data.fingerprint, seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 import random
 import time
@@ -150,14 +151,15 @@ def fit(method: Method, task: Task, session: Session | None = None) -> Fit:
             state.network.train()
             losses = torch.full((len(task.members),), -1.0)  # -1: not seen in this epoch
             hits = torch.zeros(len(task.members))
+            given = False
             for index in method.batches(state):
-                batch = _gather(state, _places(method, index))
+                given, batch = True, _gather(state, _places(method, index))
                 logits = _logits(method, method.step(state, batch), batch, task.num_classes)
                 losses[index] = F.cross_entropy(logits, batch.y, reduction="none")
                 hits[index] = (logits.argmax(1) == batch.y).float()
             state.epoch += 1
-            if (losses == -1).all():
-                raise UserError(f"{method}: its batches() yielded nobody in epoch {state.epoch}; expected members")
+            if not given:
+                raise UserError(f"{method}: its batches() yielded nothing in epoch {state.epoch}; expected places")
             if losses.isnan().any():
                 raise UserError(
                     f"{method}: the training diverged in epoch {state.epoch}: the loss is NaN; lower the learning rate "
@@ -209,7 +211,7 @@ def _facts(method: Method, facts: Any) -> dict[str, float | str]:
 
 def native_bf16() -> bool:
     """Whether this processor multiplies bf16 itself, and does not emulate it."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _begin(method: Method, task: Task) -> State:
@@ -281,6 +283,8 @@ def _record(state: State, session: Session, losses: torch.Tensor, hits: torch.Te
 
 
 def _moments(which: str, losses: torch.Tensor, hits: torch.Tensor) -> dict[str, float]:
+    if not len(losses):  # Poisson samples of few persons may all be empty
+        return dict.fromkeys((f"{which}_loss", f"{which}_loss_variance", f"{which}_accuracy"), math.nan)
     losses = losses.double()
     return {
         f"{which}_loss": losses.mean().item(),

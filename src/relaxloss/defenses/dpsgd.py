@@ -23,7 +23,8 @@ average of the weights over time. Its noise is `noise`; σ / batch size is what 
 batch 2,048, 0.00625 at 64, so about the default 0.01 at 128).
 
 NB(paper): the RelaxLoss paper clips at 1.2 on images and 1.0 on tables; the default is 1.0 for both.
-NB: the noise comes from torch's reproducible generator, which is no cryptographic one.
+NB: the noise comes from torch's reproducible generator, which is no cryptographic one. Whoever knows the training's
+seed can repeat it: `relaxloss.train(seed=None)` and the command line draw a secret one, and keep it in ``private``.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from relaxloss.errors import MissingExtra, UserError
-from relaxloss.task import OF_PERSON
+from relaxloss.task import OF_PERSON, predict
 from relaxloss.training import State
 
 GRADIENTS = 2**26  # numbers in the stored gradients of one chunk of samples: 256 MB
@@ -100,6 +101,21 @@ def means(rows: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return sums / counts[:, None]
 
 
+@torch.no_grad()
+def _each_once(state: State) -> bool:
+    """Whether a forward pass uses each weight once: a second use would overwrite the first one's ghost norm."""
+    net, uses = state.network.net, Counter[nn.Parameter]()
+
+    def count(layer: nn.Module, *_: object) -> None:
+        uses.update(layer.parameters(recurse=False))
+
+    hooks = [layer.register_forward_hook(count) for layer in net.modules()]
+    predict(state.network, state.task.members.x[:2])
+    for hook in hooks:
+        hook.remove()
+    return max(uses.values(), default=0) == 1
+
+
 class Privacy:
     """The hooks, the noisy optimiser and the account of one training. The account is its state.
 
@@ -115,7 +131,7 @@ class Privacy:
         trained = [type(m) for m in net.modules() if any(p.requires_grad for p in m.parameters(recurse=False))]
         known = samples.GradSampleModuleFastGradientClipping.NORM_SAMPLERS
         norms = known if self.persons is None else {nn.Linear: self._norms_of_linear}
-        self.ghost = ghost and all(layer in norms for layer in trained)
+        self.ghost = ghost and all(layer in norms for layer in trained) and _each_once(state)
         self.noise, self.clip, self.rate, self.delta = noise, clip, rate, delta
         try:
             self.hooks = (

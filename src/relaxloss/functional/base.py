@@ -40,6 +40,13 @@ def within(name: str, value: float, low: float, high: float = float("inf")) -> f
     return value
 
 
+def above_zero(name: str, value: float) -> float:
+    """The setting, if it is a finite number above 0."""
+    if isinstance(value, NO_NUMBERS) or not 0 < value < math.inf:
+        raise UserError(f"got {name}={value!r}; expected a number above 0")
+    return value
+
+
 def half_a_guess(classes: int) -> float:
     """A level to hold instead of one that is too high: half of log C, in two digits."""
     return float(f"{math.log(classes) / 2:.2g}")

@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from relaxloss.errors import UserError
-from relaxloss.functional.base import SKIP_NONE, checked, cross_entropy, one_of, within
+from relaxloss.functional.base import SKIP_NONE, above_zero, checked, cross_entropy, one_of, within
 from relaxloss.functional.relax import relax_loss
 
 Form = Literal["exp", "quadratic"]  # of the concave part of `ccl`
@@ -129,13 +129,12 @@ def distillation(
 
     Source: Hinton, Vinyals, Dean, 2015, section 2.
     """
-    if not temperature > 0:
-        raise UserError(f"got temperature={temperature}; expected a number above 0")
-    if teacher_logits.shape != logits.shape:
-        raise UserError(f"got teacher logits {tuple(teacher_logits.shape)}; expected {tuple(logits.shape)}")
+    above_zero("temperature", temperature)
+    logits, teacher = checked(logits, targets), checked(teacher_logits, targets).detach()
+    if teacher.shape != logits.shape:
+        raise UserError(f"got teacher logits {tuple(teacher.shape)}; expected {tuple(logits.shape)}")
     if within("weight", weight, 0, 1) == 0:
         return cross_entropy(logits, targets)
-    logits, teacher = checked(logits, targets), checked(teacher_logits, targets).detach()
     log_p, log_q = torch.log_softmax(logits / temperature, 1), torch.log_softmax(teacher / temperature, 1)
     soft = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
     return (1 - weight) * cross_entropy(logits, targets) + weight * temperature**2 * soft

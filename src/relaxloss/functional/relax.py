@@ -18,12 +18,13 @@ from relaxloss.functional.base import NO_NUMBERS, SKIP_NONE, checked
 
 Flatten = Literal["all", "misclassified", "official"]
 FLATTENS: tuple[Flatten, ...] = get_args(Flatten)
-TINY = 1e-24
+TINY = 1e-20
+RIGHT = 1e-12  # the weight of samples that are answered right, in float32: RIGHT * TINY is no 0, and not denormal
 
 
 def check_settings(alpha: float, flatten: str, upper: float) -> None:
     """Raise `UserError` unless alpha >= 0, 0 < upper <= 1 and `flatten` is known."""
-    if isinstance(alpha, NO_NUMBERS) or not alpha >= 0:
+    if isinstance(alpha, NO_NUMBERS) or not alpha >= 0 or alpha == inf:
         raise UserError(f"got alpha={alpha!r}; expected a mean loss in nats, at least 0 (0: plain training)")
     if isinstance(upper, NO_NUMBERS) or not 0 < upper <= 1:
         raise UserError(f"got upper={upper!r}; expected a probability above 0 and at most 1 (1: no bound)")
@@ -154,7 +155,7 @@ def _flattened(
     rest = _rest(own if confidence is None else confidence.detach().log().unsqueeze(1), upper)
     true, other = torch.rsub(rest, -1 / batch, alpha=1 / batch), rest * (1 / (batch * (classes - 1)))
     if flatten != "all":
-        wrong = (fixed.amax(1, keepdim=True) > own) + TINY
+        wrong = (fixed.amax(1, keepdim=True) > own) + (RIGHT if log_p.dtype is torch.float32 else TINY)
         true, other = true * wrong, other * wrong
     if flatten == "official":
         true = true + 1 / batch
