@@ -4,8 +4,8 @@ import relaxloss as rl
 
 data = rl.data.load("digits")  # or rl.data.from_frame(frame, label="outcome") of a DataFrame
 recipe = rl.Recipe(epochs=5, milestones=(3,))
-trained = rl.train(data, defense=rl.defenses.RelaxLoss(alpha=0.5), recipe=recipe, seed=0)
-trained.save("model")  # safetensors and JSON, no pickle
+trained = rl.train(data, defense=rl.defenses.RelaxLoss(alpha=0.5), recipe=recipe, seed=None)  # None: a secret one
+trained.save("model")  # safetensors and JSON, no pickle; model/private is yours alone
 loaded = rl.Trained.load("model")
 log_p = loaded.predict_log_proba(data.x[:5])  # (5, 10); of a model of a table: give a DataFrame
 print(loaded.predict(data.x[:5]))  # the classes, by name where your labels have names
