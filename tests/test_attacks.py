@@ -14,8 +14,8 @@ import torch
 from scipy import stats
 
 from attack_worlds import NAMES, World, quick
-from relaxloss import metrics, signals
-from relaxloss.attacks import SETS, Attack, Evidence, check, functional, parse
+from relaxloss import metrics, seeds, signals
+from relaxloss.attacks import SETS, Attack, Evidence, check, functional, label_only, neural, parse, quantile
 from relaxloss.attacks.quantile import features
 from relaxloss.attacks.shadows import circle
 from relaxloss.data import Dataset
@@ -406,3 +406,56 @@ def test_answers_in_a_file_are_those_in_memory(tmp_path: Path) -> None:
         np.testing.assert_array_equal(seen.take(odd).take(odd[:10]).plain, whole[0, odd][odd[:10]])
     np.save(tmp_path / "logits" / "augmented.npy", answers[:0])  # of rows that have no augmented queries
     np.testing.assert_array_equal(Signals.join([signals.read(tmp_path / "logits")], labels).logits, answers[:1])
+
+
+def test_the_attack_network_is_trained_in_all_its_layers() -> None:
+    """The released RelaxLoss code never trained the hidden one: without it, no network tells apart what xor does."""
+    rng = np.random.default_rng(0)
+    x = rng.choice([-1.0, 1.0], (2000, 2)) + 0.2 * rng.normal(size=(2000, 2))
+    member = torch.from_numpy(x[:, 0] * x[:, 1] > 0).float()
+    net = parse("neural:epochs=60,hidden=8").train(torch.from_numpy(x).float(), member, 0, 2000)  # type: ignore[attr-defined]
+    with seeds.isolated(0, "neural", "init"):
+        fresh = torch.nn.Linear(2, 8)
+    assert (net[0].weight - fresh.weight).abs().max() > 0.05
+    with torch.no_grad():
+        scores = net(torch.from_numpy(x).float())[:, 0].numpy()
+    assert metrics.auc(scores, member.numpy() > 0) > 0.95
+
+
+def test_groups_of_other_sizes_weigh_the_same_to_the_attack_network() -> None:
+    """Where nothing tells members, it is undecided, and does not say what most are."""
+    member = (torch.arange(1000) < 900).float()
+    net = parse("neural:epochs=40").train(torch.zeros(1000, 3), member, 0, 1000)  # type: ignore[attr-defined]
+    assert net(torch.zeros(1, 3)).sigmoid().item() == pytest.approx(0.5, abs=0.06)
+
+
+def test_the_labels_own_column_is_what_sorted_label_adds() -> None:
+    """The sorted outputs are the same for all; only which of them is the label's differs."""
+    world = World(FiveFolds(), 4000, 31, classes=3)
+    logits = np.tile(np.array([2.0, 1.0, 0.0], np.float32), (len(world.dataset), 1))
+    rng = np.random.default_rng(0)
+    for place, member in enumerate(world.design.member):
+        first = member & (rng.random(len(member)) < 0.8)
+        own = np.where(first, 0, 1)
+        order = (own[:, None] - world.dataset.y[:, None] + np.arange(3)) % 3  # the label's column gets the own-th logit
+        world.signals[place] = Signals(np.take_along_axis(logits, order, 1)[None], world.dataset.y)
+    world.targets = world.signals
+    plain, label = (
+        metrics.auc(parse(f"neural:epochs=20,features={name}").score(world.evidence(0)), world.member())
+        for name in ("sorted", "sorted_label")
+    )
+    assert plain == pytest.approx(0.5)
+    assert label > 0.8
+
+
+@pytest.mark.parametrize("name", ["neural:epochs=20", "label_only", "quantile:trees=20"])
+def test_fitting_on_some_of_many_rows_costs_little(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They must be the same rows of the inputs and of who is a member."""
+    world = World(FiveFolds(shadows=2), 4000, 32, 2.0, offset=1.0, classes=3)
+    whole = metrics.auc(parse(name).score(world.evidence(0)), world.member())
+    module = {"neural": neural, "label_only": label_only, "quantile": quantile}[name.partition(":")[0]]
+    monkeypatch.setattr(module, "LIMIT", 500)
+    some = metrics.auc(parse(name).score(world.evidence(0)), world.member())
+    assert some != whole
+    assert some == pytest.approx(whole, abs=0.06)
+    assert whole > 0.6

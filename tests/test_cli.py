@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tomllib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ import pytest
 
 from relaxloss import cli, defenses
 from relaxloss.defenses import early_stopping
+from relaxloss.errors import UserError
 from relaxloss.trained import Trained
 
 QUICK = ("--model", "mlp:hidden=16", "--epochs", "4", "--engine", "inprocess")
@@ -271,3 +274,95 @@ def test_tune_prints_the_spec_last_and_leaves_the_comparison_to_run(tmp_path: Pa
     done = call(*other, "--overwrite", cwd=tmp_path)
     assert done.returncode == 0, "that no setting meets the bound is a finding, not a mistake"
     assert "None of the 2 settings tried" in done.stdout
+
+
+def test_the_options_of_a_tuning_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def stop(*_: Any, **given: Any) -> None:
+        asked.update(given)
+        raise UserError("far enough")
+
+    monkeypatch.setattr("relaxloss.api.tune", stop)
+    options = {"max_auc": 0.6, "max_tpr": 0.2, "fpr": 0.001, "keep_accuracy": 0.02, "low": 0.1, "high": 2.0}
+    options |= {"settings": 3, "repeats": 2, "field": "alpha", "defense": "relaxloss:upper=0.9"}
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert call("tune", "--data", "digits", *words, "--out", str(tmp_path / "t")).returncode == 2
+    assert {name: asked[name] for name in options} == options
+
+
+@pytest.mark.parametrize(("option", "value"), [("--adaptive", True), ("--non-adaptive", False), (None, None)])
+def test_whether_shadows_were_adaptive_is_passed_on(
+    option: str | None, value: bool | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    def stop(*_: Any, **given: Any) -> None:
+        asked.append(given["adaptive"])
+        raise UserError("far enough")
+
+    monkeypatch.setattr("relaxloss.auditing.run", stop)
+    rng = np.random.default_rng(0)
+    arrays = {"logits": rng.normal(size=(40, 3)), "labels": np.arange(40) % 3, "member": np.arange(40) < 20}
+    shadows = {"shadow_logits": rng.normal(size=(2, 40, 3)), "shadow_member": rng.random((2, 40)) < 0.5}
+    np.savez(tmp_path / "p.npz", **arrays, **shadows)
+    done = call("audit", str(tmp_path / "p.npz"), "--out", str(tmp_path / "a"), *([option] if option else []))
+    assert done.returncode == 2
+    assert asked == [value]
+
+
+def test_what_is_our_own_fault_ends_with_1_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("relaxloss.report.print_summary", broken)
+    monkeypatch.setattr("relaxloss.api.compare", lambda *_, **__: None)
+    done = call("compare", "--data", "digits", "--quiet", "--out", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [("compare", "run the same command again to go on"), ("train", "goes on from the last checkpoint")],
+)
+def test_what_is_interrupted_says_how_to_go_on(
+    verb: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relaxloss.api.compare", interrupted)
+    monkeypatch.setattr("relaxloss.trained.train", interrupted)
+    done = call(verb, "--data", "digits", "--quiet", "--out", str(tmp_path / "out"))
+    assert done.returncode == 130
+    assert said in " ".join(done.stderr.split())
+
+
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "p.npz")
+    np.savez(path, logits=rng.normal(size=(40, 3)), labels=np.arange(40) % 3, member=np.arange(40) < 20)
+    for option, said in (
+        (("--adaptive",), "holds no shadow models"),
+        (("--engine", "processes"), "--engine is for the audit of a model"),
+        (("--workers", "2"), "--workers is for the audit of a model"),
+        (("--trust-code",), "--trust-code is for the audit of a model"),
+    ):
+        done = call("audit", path, "--out", str(tmp_path / "a"), *option)
+        assert (done.returncode, said in " ".join(done.stderr.split())) == (2, True), done.stderr
+    done = call("tune", "--data", "digits", "--max-auc", "0.6", "--fpr", "0.001", "--out", str(tmp_path / "t"))
+    assert (done.returncode, "give --max-tpr" in done.stderr) == (2, True)
+
+
+def test_a_stream_without_our_letters_costs_nothing(tmp_path: Path) -> None:
+    """As a pipe on Windows: the work is done, and what it found is printed as far as it can be."""
+    rng = np.random.default_rng(0)
+    member = np.arange(400) < 200
+    np.savez(tmp_path / "p.npz", logits=rng.normal(size=(400, 3)), labels=np.arange(400) % 3, member=member)
+    words = [sys.executable, "-m", "relaxloss", "audit", "p.npz", "--coin-flips", "--attacks", "loss", "--out", ":x:"]
+    done = subprocess.run(
+        words, capture_output=True, check=False, cwd=tmp_path, env=dict(os.environ, PYTHONIOENCODING="cp1252")
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"report: :x:" in done.stdout

@@ -411,3 +411,45 @@ def test_classes_that_look_the_same_are_refused(tmp_path, names, said):
         return
     with pytest.raises(UserError, match=rf"differ in case or in spaces only: {said}; expected one spelling"):
         data.load(tmp_path / "p.csv", label="to")
+
+
+def test_a_large_file_with_line_breaks_in_cells_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK", 1000)
+    path = tmp_path / "notes.csv"
+    path.write_text("a,note,y\n" + "".join(f'{i},"first\nsecond {i % 4}",{i % 2}\n' for i in range(400)))
+    got = data.load(path, label="y")
+    assert len(got) == 400
+    assert len(got.columns[1].categories) == 4
+
+
+def test_labels_of_another_byte_order_are_labels(tmp_path):
+    for kind in (">i4", ">f8", np.longdouble):
+        np.savez(
+            tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(40, 3)), y=(np.arange(40) % 3).astype(kind)
+        )
+        assert data.load(tmp_path / "x.npz").y.tolist() == [i % 3 for i in range(40)]
+
+
+def test_text_of_arrows_newer_kind_is_text(tmp_path):
+    table = pa.table({"ward": pa.array(["icu", "er"] * 20, pa.string_view()), "a": range(40), "y": [0, 1] * 20})
+    got = data.from_frame(table, label="y")
+    assert got.columns[0].categories == ("er", "icu")
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u2009", "’"])
+def test_thousands_as_programs_write_them_are_told(space, tmp_path):
+    text = [f"{i}{space}{100 + i}" for i in range(1, 41)]
+    with pytest.raises(UserError, match="numbers written as"):
+        data.load(csv_of(a=text, y=np.arange(40) % 2)(tmp_path), label="y")
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.eye(40), y=np.arange(40) % 2, classes=np.array(["a", "a"]))
+    with pytest.raises(UserError, match="two classes are called 'a'"):
+        data.load(tmp_path / "x.npz")
+
+
+def test_what_is_kept_of_a_file_is_kept_as_it_is(tmp_path):
+    (tmp_path / "t.csv").write_text("ward,a\nNA,1\nDE,2\nnull,3\n,4\n")
+    kept = files.frames(tmp_path / "t.csv", (), keep=("ward",))[1]
+    assert kept["ward"].tolist() == ["NA", "DE", "null", ""]

@@ -16,12 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-from relaxloss import data, jobs, training
+import relaxloss.nn
+from relaxloss import data, jobs, seeds, training
 from relaxloss.defenses import NONE, Defense, NoDefense, defenses, parse
 from relaxloss.errors import UserError
 from relaxloss.specs import content_key, plain
 from relaxloss.store import pack_weights, unpack_weights
-from relaxloss.task import Network, Recipe, Task
+from relaxloss.task import Network, Recipe, Task, make_network
 from relaxloss.training import Fit, Progress, Session
 
 CLASSES = list(defenses)
@@ -314,6 +315,25 @@ def test_a_network_whose_last_layer_is_not_found_is_refused(name: str) -> None:
     strange = dataclasses.replace(task(), recipe=dataclasses.replace(task().recipe, model=f"{__name__}:HeadFirst"))
     with pytest.raises(UserError, match=r"last one of the network, body[.1]*; but head \(Linear\) computes last"):
         training.fit(parse(name), strange)
+
+
+def test_without_the_stop_gradient_it_is_the_criterion_without_it() -> None:
+    """And another model than with it, or the ablation would show nothing."""
+    given, chance = task(), seeds.generator(task().seed, "order")
+    network = make_network(NONE, given.encoder, given.shape, given.num_classes, given.recipe, given.seed)
+    optimiser = given.recipe.make_optimiser(network.net.parameters())
+    criterion = relaxloss.nn.RelaxLoss(alpha=1.0, stop_gradient=False)
+    for epoch in range(given.recipe.epochs):
+        optimiser.param_groups[0]["lr"] = given.recipe.learning_rate(epoch)
+        criterion.set_epoch(epoch)
+        for index in torch.randperm(len(given.members), generator=chance).split(given.recipe.batch_size):
+            optimiser.zero_grad()
+            criterion(network(given.members.x[index]), given.members.y[index]).backward()
+            optimiser.step()
+    stopped, unstopped = (trained(parse(f"{name}:alpha=1.0")).network for name in ("relaxloss", "relaxloss_unstopped"))
+    for mine, theirs in zip(unstopped.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert max((a - b).abs().max() for a, b in zip(stopped.parameters(), network.parameters(), strict=True)) > 1e-3
 
 
 @each_class

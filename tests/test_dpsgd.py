@@ -139,6 +139,18 @@ def test_nobody_moves_the_sum_by_more_than_the_clip(case: tuple[str, Task], clip
     assert moved.norm().item() == pytest.approx(clip, rel=1e-3)
 
 
+def test_noise_of_a_batch_is_normal_with_the_level_of_the_formula(case: tuple[str, Task]) -> None:
+    """A step with noise less the same step without it: lr σ C / expected size, normal."""
+    _, task = case
+    plain = replace(task, recipe=replace(task.recipe, epochs=1, milestones=(), momentum=0.0, weight_decay=0.0, lr=1.0))
+    quiet, noisy = (parameters(fit(OneStep(noise=noise, clip=0.7), plain).network).double() for noise in (0, 2.0))
+    expected = task.members.num_persons / math.ceil(len(task.members) / task.recipe.batch_size)
+    drawn = (noisy - quiet) / (2.0 * 0.7 / expected)
+    n = len(drawn)
+    assert drawn.square().sum().item() == pytest.approx(n, abs=5 * math.sqrt(2 * n))
+    assert stats.kstest(drawn.numpy(), "norm").pvalue > 1e-3
+
+
 def test_noise_of_an_empty_batch_is_normal_with_the_level_of_the_formula(case: tuple[str, Task]) -> None:
     """An empty Poisson batch is a step of noise alone: lr σ C / expected size, normal, fresh for every number."""
     _, task = case

@@ -103,6 +103,57 @@ def test_utility_rows_equal_a_computation_by_hand(done: tuple[Path, pd.DataFrame
     auc = pick(rows, defense="none", measure="auc", attack="loss", adaptive=True)["value"]
     pairs = losses[members][:, None] - losses[test][None]
     assert auc == pytest.approx(((pairs < 0) + 0.5 * (pairs == 0)).mean())
+    hits, sure = logits.argmax(1) == blobs.y, np.exp(logits - np.log(np.exp(logits).sum(1))[:, None]).max(1)
+    bins = np.minimum((sure[test] * 15).astype(int), 14)
+    apart = [abs(hits[test][bins == k].sum() - sure[test][bins == k].sum()) / len(test) for k in range(15)]
+    by_hand = {
+        "train_top1": hits[members].mean(),
+        "accuracy_gap": hits[members].mean() - hits[test].mean(),
+        "member_loss_variance": losses[members].var(),
+        "test_loss": losses[test].mean(),
+        "test_loss_variance": losses[test].var(),
+        "loss_gap": losses[test].mean() - losses[members].mean(),
+        "calibration_error": sum(apart),
+    }
+    for name, value in by_hand.items():
+        assert pick(rows, defense="none", measure=name, adaptive=None)["value"] == pytest.approx(value), name
+    kept = Store(out / "store")
+    shadow = np.load(kept.path("signals", plan.signal_keys(NONE, 0, 1)["plain"]) / "logits.npy").astype(np.float64)
+    theirs, fit = shadow[np.arange(300), blobs.y] - np.log(np.exp(shadow).sum(1)), design.fit
+    values = np.sort(theirs[fit])
+    cuts = np.r_[values, (values[1:] + values[:-1]) / 2]
+    member, asked, truth = design.member[1, fit], -losses[design.asked], design.member[0, design.asked]
+    balanced = np.array([((theirs[fit] >= c)[member].mean() + (theirs[fit] < c)[~member].mean()) / 2 for c in cuts])
+    best = cuts[balanced > balanced.max() - 1e-12]
+    found = pick(rows, defense="none", measure="balanced_accuracy", attack="loss", adaptive=True)["value"]
+    among = [((asked >= c)[truth].mean() + (asked < c)[~truth].mean()) / 2 for c in best]
+    assert min(abs(found - each) for each in among) < 1e-9, "at a threshold that is best on the shadow"
+    own = max(((asked >= c)[truth].mean() + (asked < c)[~truth].mean()) / 2 for c in asked)
+    assert max(among) < own, "which the target's own is not"
+
+
+def test_what_the_charts_show_is_what_was_measured(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
+    result = run(SPEC, done[0], data=blobs)
+    plan = Plan(SPEC, blobs, blobs)
+    design = plan.designs[0]
+    for defense in SPEC.defenses:
+        path = Store(done[0] / "store").path("signals", plan.signal_keys(defense, 0, 0)["plain"])
+        logits = np.load(path / "logits.npy").astype(np.float64)
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(300), blobs.y]
+        top = 3 * np.log(4)
+        for which, places in (("member", design.members(0)), ("test", np.setdiff1d(design.asked, design.members(0)))):
+            mine = result.histograms[
+                (result.histograms["defense"] == defense.name) & (result.histograms["membership"] == which)
+            ]
+            want, edges = np.histogram(losses[places].clip(max=top), 60, (0, top))
+            np.testing.assert_allclose(mine["share"], want / len(places))
+            np.testing.assert_allclose(mine["left"], edges[:-1])
+        curve = result.roc[(result.roc["defense"] == defense.name) & (result.roc["adaptive"] == True)]  # noqa: E712
+        if set(curve["attack"]) == {"loss"}:
+            inside, outside = -losses[design.members(0)], -losses[np.setdiff1d(design.asked, design.members(0))]
+            for line in curve.to_dict("records"):
+                cut = [c for c in np.r_[np.inf, outside, inside] if (outside >= c).mean() <= line["fpr"]]
+                assert line["tpr"] == pytest.approx(max((inside >= c).mean() for c in cut))
 
 
 def test_a_second_run_does_nothing_and_says_the_same(done: tuple[Path, pd.DataFrame], blobs: Dataset) -> None:
@@ -171,6 +222,17 @@ def test_mislabelled_canaries_are_found(blobs: Dataset, tmp_path: Path) -> None:
     rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
     canaries = pick(rows, measure="auc", attack="loss", adaptive=True)["value"]
     assert canaries > 0.8, "a wrong label that was trained on has a far lower loss than one that was not"
+
+
+def test_every_query_is_asked_with_the_label_that_was_trained_on(blobs: Dataset, tmp_path: Path) -> None:
+    game = "random_halves:models=4,canaries=60,canary_kind=mislabelled"
+    spec = replace(
+        SPEC, game=game, attacks=("grad_w_l2", "label_only:rule=count"), defenses=("none",), shadows="same",
+        recipe=replace(TINY, epochs=60, milestones=(40,)),
+    )  # fmt: skip
+    rows = run(spec, tmp_path, data=blobs, engine=Engine("inprocess")).rows
+    for attack in ("grad_w_l2", "label_only:rule=count"):
+        assert pick(rows, measure="auc", attack=attack, adaptive=True)["value"] > 0.8, attack
 
 
 def test_failures_of_the_user_are_collected_and_the_rest_is_kept(blobs: Dataset, tmp_path: Path) -> None:
@@ -481,19 +543,28 @@ t.run(t.SPEC, {out!r}, data=Dataset("blobs", d["x"], d["y"], 4, ""), engine=Engi
 """
 
 
+def finished(folder: Path) -> list[Path]:
+    """What the store holds."""
+    return [path for path in (folder / "run" / "store").glob("*/*/manifest.json") if path.parts[-3] != "scratch"]
+
+
 def kill_and_rerun(blobs: Dataset, folder: Path, times: int, rng: random.Random) -> pd.DataFrame:
     """Start the run in a process of its own, kill it at random moments, and finish it here."""
     np.savez(folder / "blobs.npz", x=blobs.x, y=blobs.y)
     code = SCRIPT.format(tests=str(Path(__file__).parent), data=str(folder / "blobs.npz"), out=str(folder / "run"))
     for _ in range(times):
+        before = len(finished(folder))
         process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], start_new_session=True)
-        time.sleep(rng.uniform(2.0, 9.0))
+        while process.poll() is None and len(finished(folder)) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.5))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() in (0, -signal.SIGKILL)
+        assert len(finished(folder)) > before
         for entry in Store(folder / "run" / "store").entries(verify=True):
             assert entry.sound, entry
-    made = {path: path.stat().st_mtime_ns for path in (folder / "run" / "store").glob("*/*/manifest.json")}
+    made = {path: path.stat().st_mtime_ns for path in finished(folder)}
     rows = run(SPEC, folder / "run", data=blobs, engine=Engine("inprocess")).rows
     assert all(path.stat().st_mtime_ns == moment for path, moment in made.items()), "no finished job is done again"
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -315,3 +317,15 @@ def test_key_comes_from_the_seed(digits: tuple) -> None:
     _, task, _, release = digits
     assert torch.equal(release.key, secret_key(task, "memguard"))
     assert len(set(release.key.tolist())) > 16
+    seeds_and_names = [(seed, name) for seed in (1, 2, 3) for name in ("memguard", "hamp")]
+    keys = {bytes(secret_key(replace(task, seed=seed), name).tolist()) for seed, name in seeds_and_names}
+    assert len(keys) == 6, "of each seed and each release another"
+
+
+def test_groups_of_other_sizes_weigh_the_same_to_the_surrogate() -> None:
+    """Where nothing tells members, it is undecided, and does not say what most are."""
+    torch.manual_seed(0)
+    attacker, p = Attacker(4), torch.full((100, 4), 0.25)
+    guard = MemGuard(epochs=200, lr=0.1)
+    attacker.fit(p, (torch.arange(100) < 90).float(), torch.Generator().manual_seed(0), guard)
+    assert attacker(p[:1]).sigmoid().item() == pytest.approx(0.5, abs=0.05)

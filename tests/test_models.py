@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from relaxloss import models, seeds
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE
 from relaxloss.errors import UserError
+from relaxloss.models.resnet import Block
 from relaxloss.task import Recipe, Task, make_network
 
 
@@ -43,6 +45,51 @@ def test_the_paper_nets_have_the_paper_depth() -> None:
     assert (kinds.count("Conv2d"), kinds.count("MaxPool2d"), kinds.count("Linear")) == (8, 5, 1)
     kinds = [type(layer).__name__ for layer in build("mlp", (446,), 30).modules()]
     assert (kinds.count("Linear"), kinds.count("Tanh")) == (5, 4)
+
+
+def test_a_residual_block_is_the_papers() -> None:
+    """Option A: every second pixel, and zeros for the new channels, half of them on each side."""
+    block, x = Block(4, 8, 2).eval(), torch.randn(3, 4, 8, 8)
+    for norm in (block.norm1, block.norm2):
+        norm.running_mean.normal_()
+        norm.weight.data.uniform_(0.5, 2.0)
+
+    def normed(norm: torch.nn.BatchNorm2d, z: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(z, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    inner = normed(block.norm1, F.conv2d(x, block.conv1.weight, stride=2, padding=1)).relu()
+    outer = normed(block.norm2, F.conv2d(inner, block.conv2.weight, padding=1))
+    short = torch.cat([torch.zeros(3, 2, 4, 4), x[:, :, ::2, ::2], torch.zeros(3, 2, 4, 4)], 1)
+    torch.testing.assert_close(block(x), (outer + short).relu())
+
+
+def test_the_stages_halve_the_image_and_weights_begin_as_he_says() -> None:
+    network = build("resnet20", (3, 32, 32), 10)
+    sizes: list[tuple[int, ...]] = []
+    for layer in network.modules():
+        if isinstance(layer, Block):
+            layer.register_forward_hook(lambda _layer, _x, out: sizes.append(tuple(out.shape[1:])))
+    network(torch.randn(2, 3, 32, 32))
+    assert sizes == [(16, 32, 32)] * 3 + [(32, 16, 16)] * 3 + [(64, 8, 8)] * 3
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            n = layer.weight.numel()
+            assert layer.weight.std().item() == pytest.approx((2 / (9 * layer.out_channels)) ** 0.5, rel=4 / n**0.5)
+
+
+def test_vgg_is_a_relu_after_each_normalised_convolution() -> None:
+    network, x = build("vgg11_bn", (3, 32, 32), 10).eval(), torch.randn(2, 3, 32, 32)
+    convs = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    (head,) = (layer for layer in network.modules() if isinstance(layer, torch.nn.Linear))
+    z = x
+    for place, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
+        norm.running_mean.normal_()
+        z = F.conv2d(z, conv.weight, conv.bias, padding=1)
+        z = F.batch_norm(z, norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
+        z = F.max_pool2d(z, 2) if place in (0, 1, 3, 5, 7) else z
+    assert z.shape == (2, 512, 1, 1)
+    torch.testing.assert_close(network(x), z.flatten(1) @ head.weight.T + head.bias)
 
 
 def test_initial_weights_come_from_the_seed_alone() -> None:

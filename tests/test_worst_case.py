@@ -6,13 +6,16 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from relaxloss import api, cli, metrics, onerun, records, report
+from relaxloss import api, cli, metrics, onerun, records, report, results
+from relaxloss.asked import Asked
 from relaxloss.data import Dataset
 from relaxloss.engine import Engine
 from relaxloss.errors import UserError
@@ -60,6 +63,20 @@ def test_the_bound_of_epsilon_is_of_the_first_model_and_corrected(average: tuple
     assert len(bounds) == 4  # two defenses, adaptive and not
     assert (bounds["value"] >= 0).all()
     assert bounds["note"].str.contains("δ = 1e-05, 95 % confidence, corrected for 8 tries").all()  # 2 attacks, 4 r
+
+
+def test_the_bound_of_epsilon_counts_the_first_models_coins() -> None:
+    """Scores of several models: the first one's tell its own coins, the others' tell nothing."""
+    game = RandomHalves(models=4)
+    design, rng = game.draw(np.zeros(1000, np.int64), 2, 0), np.random.default_rng(0)
+    asked = Asked.of(design.asked, np.arange(1000))
+    member = design.member[:, design.asked]
+    scores = np.concatenate([3.0 * member[0] + rng.normal(size=len(design.asked)), rng.normal(size=member[1:].size)])
+    plan: Any = SimpleNamespace(experiment=SimpleNamespace(game=game, level=0.95))
+    (row,) = results._one_run_rows(plan, design, asked, {"a": (scores, member.reshape(-1))}, 0)
+    want = onerun.bound({"a": scores[: len(design.asked)]}, member[0], delta=1e-5)["value"]
+    assert row["value"] == pytest.approx(want)
+    assert row["value"] > 1
 
 
 def test_the_bound_is_that_of_a_slow_count() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import shutil
@@ -78,7 +79,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="print the resu
 
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or a plain stream of lines."""
-    return Console(stderr=stderr, highlight=False, markup=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 @app.command("list")
@@ -336,7 +337,9 @@ def tune(
     defense: Annotated[str, typer.Option(help="with the fields that stay as they are")] = "relaxloss",
     max_auc: Annotated[float | None, typer.Option(help="bound on the strongest adaptive attack's AUC")] = None,
     max_tpr: Annotated[float | None, typer.Option(help="bound on its true-positive rate at --fpr")] = None,
-    fpr: Annotated[float, typer.Option(help="the false-positive rate of --max-tpr: 0.01 or 0.001")] = 0.01,
+    fpr: Annotated[
+        float | None, typer.Option(help="the false-positive rate of --max-tpr: 0.01, or 0.001; 0.01 if left out")
+    ] = None,
     keep_accuracy: Annotated[
         float | None, typer.Option(help="no bound: least leakage, losing at most this share of accuracy to no defense")
     ] = None,
@@ -375,6 +378,8 @@ def tune(
     from relaxloss.report import tuning_terminal
     from relaxloss.specs import build
 
+    if fpr is not None and max_tpr is None:
+        raise UserError("--fpr is the false-positive rate at which --max-tpr holds; give --max-tpr, or leave it out")
     about = _of_table(label, drop, columns, group)
     dataset = data_sets.load(_required(data), **about)
     taken, notes = attacks_for(attacks, games.FiveFolds())
@@ -398,7 +403,7 @@ def tune(
     for note in notes:
         watch.log(note)
     found = api.tune(
-        experiment, out=directory, defense=defense, max_auc=max_auc, max_tpr=max_tpr, fpr=fpr,
+        experiment, out=directory, defense=defense, max_auc=max_auc, max_tpr=max_tpr, fpr=fpr or 0.01,
         keep_accuracy=keep_accuracy, field=field, low=low, high=high, settings=settings, repeats=repeats,
         engine=Engine(engine, workers, address), watch=watch, overwrite=overwrite,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -543,7 +548,8 @@ def audit(
     of_files = {"--kind": kind != "auto", "--member": member, "--adaptive": adaptive is not None}
     of_files["--coin-flips"] = coin_flips
     of_models = {"--data": data, "--drop": drop, "--columns": columns, "--shadows": shadows is not None}
-    of_models["--trust-code"] = trust_code
+    of_models |= {"--trust-code": trust_code, "--engine": engine != "auto", "--workers": workers is not None}
+    of_models["--address"] = address is not None
     model = of.is_dir()
     for name, given in (of_files if model else of_models).items():
         if given:
@@ -556,6 +562,8 @@ def audit(
         result = _audit_model(of, out, data, about, options, overwrite=overwrite, quiet=quiet, trust_code=trust_code)
     else:
         found = prediction_files.read(of, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
+        if adaptive is not None and not len(found.shadow_member):
+            raise UserError(f"{of} holds no shadow models, of which --adaptive and --non-adaptive tell: leave them out")
         audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips, seed=seed)
         result = auditing.run(found, name=of.stem, attacks=attacks, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
     path = audit_page.save(result, out)
@@ -683,6 +691,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an encoding without ε must not cost what the work has brought
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_args, **_kwargs: console(stderr=True).print(f"warning: {message}")

@@ -100,7 +100,12 @@ def of_arrays(
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
     values = checks.numbers(outputs, f"{at}the predictions", (1, 2))
-    n = len(values)
+    n, samples = len(values), np.size(member)
+    if values.ndim == 2 and n != samples == values.shape[1]:
+        raise UserError(
+            f"{at}got predictions {values.shape} for {samples} samples; expected one row per sample and one column per "
+            "class: are they transposed?"
+        )
     if n < FEWEST_ROWS:
         turned = " (is the array transposed?)" if values.ndim == 2 and values.shape[1] >= FEWEST_ROWS else ""
         raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from relaxloss.errors import UserError
@@ -111,8 +111,8 @@ def first(range_: Range, given: float | None = None, grid: int = GRID) -> tuple[
     return tuple(sorted(set(found)))
 
 
-def following(points: Sequence[Point], goal: Goal, range_: Range) -> float | None:
-    """The strength to try next; None where all gaps of interest are narrow.
+def following(points: Sequence[Point], goal: Goal, range_: Range, asked: Collection[float] = ()) -> float | None:
+    """The strength to try next, none of those `asked` for already; None where all gaps of interest are narrow.
 
     Of interest are the gaps beside the best setting, and those across the bound whose forbidden end has the larger
     gain. The widest is bisected first; one that leads to a larger gain counts as twice as wide.
@@ -126,7 +126,8 @@ def following(points: Sequence[Point], goal: Goal, range_: Range) -> float | Non
         promising = any(goal.gain(end) > goal.gain(best) for end in (left, right))
         across = goal.met(left) != goal.met(right)
         if (best in (left, right) or (across and promising)) and left.strength < middle < right.strength:
-            found[middle] = width * (1 + promising) if width >= 2 * NARROW else 0.0
+            open_ = width >= 2 * NARROW and middle not in asked  # what was asked for, and is no point, has failed
+            found[middle] = width * (1 + promising) if open_ else 0.0
     middle = max(found, key=lambda each: found[each], default=0.0)
     return middle if found.get(middle) else None
 
@@ -146,8 +147,8 @@ def search(
     asked = set(first(range_, given, min(GRID, settings)))
     points = list(evaluate(tuple(sorted(asked))))
     while points and len(asked) < settings:
-        strength = following(points, goal, range_)
-        if strength is None or strength in asked:
+        strength = following(points, goal, range_, asked)
+        if strength is None:
             break
         asked.add(strength)
         points += evaluate((strength,))

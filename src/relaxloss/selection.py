@@ -58,9 +58,8 @@ def on_asked(tuned: tuple[Tuned, ...], defense: Defense, design: Design, dataset
 
     A defense that nobody tuned was set by hand, and no sample chose it.
     """
-    for each in tuned:
-        if each.defense == defense:
-            if each.data != dataset.fingerprint:
-                return None
-            return bool(np.isin(design.asked, each.used(dataset)).any())
-    return False
+    mine = [each for each in tuned if each.defense == defense]
+    here = [each for each in mine if each.data == dataset.fingerprint]
+    if any(np.isin(design.asked, each.used(dataset)).any() for each in here):
+        return True
+    return False if len(here) == len(mine) else None

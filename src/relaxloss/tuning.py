@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relaxloss import defenses, measures
+from relaxloss import defenses, measures, metrics
 from relaxloss.data import Dataset
 from relaxloss.defenses import NONE, Composed, Defense
 from relaxloss.engine import Engine
@@ -328,13 +328,15 @@ def tune(
     dataset = data if data is not None else load_data(experiment)
     strength = strength_of(defenses.parse(defense), dataset.num_classes, field=field, low=low, high=high)
     games = games_of(strength, experiment, repeats)
+    if wish.max_tpr is not None:
+        _resolvable(wish.fpr, games, dataset, seed)
     lines: list[Line] = []
 
     def evaluate(tried: Sequence[Defense]) -> list[Line]:
         assert watch is not None
         try:
             measured = measure(experiment, tried, games, out, data=data, engine=engine, watch=watch)
-        except UserError as error:
+        except (UserError, RuntimeError) as error:  # the latter of a plugin's own
             if len(tried) == 1:
                 if not lines:
                     raise  # nothing works: it is not this setting's fault
@@ -375,6 +377,18 @@ def tune(
     facts = _facts(dataset, experiment, games, tuple(map(float, (strength.range.low, strength.range.high))))
     facts["seconds"] = round(time.time() - started, 1)
     return Tuning(chosen, goal.met(best), wish, goal, strength, table, final, facts)
+
+
+def _resolvable(fpr: float, games: Sequence[TuningFolds], dataset: Dataset, seed: int) -> None:
+    """A clear error before any training if the non-members that a game asks about allow too few false positives."""
+    for game in games:
+        design = game.draw_from(dataset, seed)
+        others = len(np.unique(dataset.persons[design.asked[~design.member[design.targets[0], design.asked]]]))
+        if not metrics.resolvable(others, fpr):
+            raise UserError(
+                f"max_tpr at fpr={fpr:g} cannot be measured: {others:,} non-members give {fpr * others:.1f} false "
+                "positives, fewer than 10; bound the AUC"
+            )
 
 
 def _point(line: Line, wish: Wish) -> Point:

@@ -130,6 +130,9 @@ class Dataset:
             raise UserError(
                 f"{self.name}: got names of {len(self.classes)} classes; expected {self.num_classes}, one per class"
             )
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise UserError(f"{self.name}: two classes are called {twice!r}; expected a name of its own for each")
         if not self.columns:
             return
         if self.kind != "table" or len(self.columns) != self.x.shape[1]:

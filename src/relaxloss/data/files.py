@@ -127,12 +127,12 @@ def frames(path: Path, columns: Sequence[Column], *, keep: Sequence[str] = ()) -
     if path.name.endswith(".parquet"):
         return _frame(table), _frame(table.select(keep))
     named = {column.name: column.categories for column in columns if column.categories}
-    texts = read_table(path, text=table.column_names)
+    texts, kept = (read_table(path, text=table.column_names, nulls=nulls) for nulls in (True, False))
     for place, name in enumerate(table.column_names):
         known = named.get(name)
         if known and _met(texts.column(name), known) >= _met(as_text(_whole(table, name)), known):
             table = table.set_column(place, name, texts.column(name))
-    return _frame(table), _frame(texts.select(keep))
+    return _frame(table), _frame(kept.select(keep))
 
 
 def _met(values: pa.Array, categories: Sequence[str | None]) -> int:
@@ -147,15 +147,18 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return found
 
 
-def read_table(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
+def read_table(path: Path, *, text: Sequence[str] = (), nulls: bool = True) -> pa.Table:
     """The table of a CSV or Parquet file, each column with a name of its own; of a CSV some columns as text."""
-    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path, text=text)
+    table = read_parquet(path) if path.name.endswith(".parquet") else read_csv(path, text=text, nulls=nulls)
     checks.differ(table.column_names, str(path))
     return table
 
 
-def read_csv(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
-    """The table of a comma-separated file with one row of column names; the columns in `text` as they are written."""
+def read_csv(path: Path, *, text: Sequence[str] = (), nulls: bool = True) -> pa.Table:
+    """The table of a comma-separated file with one row of column names; the columns in `text` as they are written.
+
+    Without `nulls`, no text means a missing value: NA is itself.
+    """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -174,7 +177,7 @@ def read_csv(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
                 f"{path}: the columns seem separated by {said}; expected commas and a decimal point: save it with them"
             )
     try:
-        table = _parsed(content, text)
+        table = _parsed(content, text, nulls=nulls)
     except pa.ArrowInvalid:
         raise UserError(
             f"{path}: is no CSV with one row of column names and as many values in each row: {_fault(content)}"
@@ -183,12 +186,13 @@ def read_csv(path: Path, *, text: Sequence[str] = ()) -> pa.Table:
     return table
 
 
-def _parsed(content: bytes, text: Sequence[str] = (), *, threads: bool = True) -> pa.Table:
+def _parsed(content: bytes, text: Sequence[str] = (), *, threads: bool = True, nulls: bool = True) -> pa.Table:
     return pyarrow.csv.read_csv(
         pa.BufferReader(content),
         pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
+        pyarrow.csv.ParseOptions(newlines_in_values=b'"' in content),
         convert_options=pyarrow.csv.ConvertOptions(
-            strings_can_be_null=True, column_types={name: pa.string() for name in text}
+            strings_can_be_null=nulls, column_types={name: pa.string() for name in text}
         ),
     )
 
@@ -206,10 +210,18 @@ def _fault(content: bytes) -> str:
 def read_parquet(path: Path) -> pa.Table:
     """The table of a Parquet file, without the row numbers that pandas saves along where it cannot do without."""
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = without_views(pyarrow.parquet.read_table(path))
         return table.drop_columns([name for name in table.column_names if INDEX.fullmatch(name)])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: is truncated or no Parquet file ({error})") from None
+
+
+def without_views(table: pa.Table) -> pa.Table:
+    """Text of Arrow's newer kind, for which many of its functions do not exist, as that of the older."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            table = table.set_column(place, field.name, table.column(place).cast(pa.large_string()))
+    return table
 
 
 class _Notes:

@@ -15,7 +15,7 @@ import pyarrow.compute
 from relaxloss.checks import differ, listed, named
 from relaxloss.data import dates, described, labels
 from relaxloss.data.base import FEWEST_MEMBERS, Array, Column, Dataset
-from relaxloss.data.files import as_text, codes_of, of_table
+from relaxloss.data.files import as_text, codes_of, of_table, without_views
 from relaxloss.errors import UserError
 
 STRANGE = 0.1  # share of a column's values that may be unknown: in training, too, a few are of rare categories
@@ -43,7 +43,7 @@ def from_frame(
         arrays = [_arrow(series, each)[0] for each, (_, series) in zip(names, frame.items(), strict=True)]
     else:
         try:
-            table = pa.table(frame)
+            table = without_views(pa.table(frame))
         except (pa.ArrowException, TypeError, ValueError) as error:
             kind = type(frame).__name__
             raise UserError(

@@ -168,6 +168,7 @@ def _features(arrays: dict[str, Array], path: Path) -> tuple[Array, list[str]]:
 
 def _labels(y: Array, num_classes: int | None, path: Path) -> tuple[Array, int, tuple[str, ...]]:
     """The labels from 0, how many classes, and what they were called, if that is not what they are now."""
+    y = y.astype(np.float64) if y.dtype.kind == "f" else y.astype(y.dtype.newbyteorder("="))
     if num_classes is not None and y.dtype.kind in "iu":
         return y.astype(np.int64), num_classes, ()
     if y.dtype.kind not in "biufU":

@@ -15,7 +15,8 @@ CODES = "; if they are codes and no quantities, write a letter before each"
 
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 WRITTEN = re.compile(  # 61,9 and 1,234.5 and 1.017.256 and 12 % and $5 and −3 (which is no hyphen) and 1,5e-3
-    r"\s*[$€£¥]?\s*[+\-−–]?\s*[$€£¥]?\s*(\d{1,3}([.,' ]\d{3})+|\d+)([.,]\d+)?([eE][+\-−]?\d+)?\s*[%$€£¥]?\s*"
+    r"\s*\(?(?:[$€£¥]|EUR|USD|CHF|GBP)?\s*[+\-−–]?\s*[$€£¥]?\s*(\d{1,3}([.,' \u00a0\u2009\u202f’]\d{3})+|\d+)([.,]\d+)?"
+    r"([eE][+\-−]?\d+)?\s*(?:[%$€£¥]|EUR|USD|CHF|GBP)?\)?\s*"
 )
 DATE = re.compile(
     r"\s*(\d{1,2}[./-]\d{1,2}[./-]\d{4}|\d{1,2}[./]\d{1,2}[./]\d{2}|\d{4}[./-]\d{1,2}[./-]\d{1,2})([ T,].*)?\s*"

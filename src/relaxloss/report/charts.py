@@ -11,7 +11,7 @@ import pandas as pd
 
 from relaxloss import defenses
 from relaxloss.errors import UserError
-from relaxloss.report import tables, words
+from relaxloss.report import single, tables, words
 from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape, svg
 from relaxloss.results import Result
 
@@ -154,8 +154,11 @@ def losses(result: Result, table: pd.DataFrame) -> Figure | None:
     caption = (
         "Losses of members and of test samples; dashed: their means. The more the two shapes overlap, the less a loss "
         "tells an attacker. The last bin holds what lies beyond it; each panel has its own vertical scale."
-        + _samples(result, "trained", "tested")
     )
+    if "gap" in result.records:
+        caption += f" The shapes are of the first model, with {result.facts['members']:,} members, the means of all."
+    else:
+        caption += _samples(result, "trained", "tested")
     return Figure("losses", finished(chart, bins=bins, means=means), caption)
 
 
@@ -231,10 +234,10 @@ def roc(result: Result, table: pd.DataFrame) -> Figure | None:
     if not len(result.roc):
         return None
     shown = tables.representatives(table)
-    first = result.roc["seed"].iloc[0]
     points: Records = []
     for line in tables.records(shown):
-        found = _of(result.roc[(result.roc["seed"] == first) & (result.roc["tpr"] > 0)], line)
+        found = _first_seed(_of(result.roc, line))
+        found = found[found["tpr"] > 0]
         for adaptive, fpr, tpr in zip(found["adaptive"], found["fpr"], found["tpr"], strict=True):
             panel = MODES["adaptive" if adaptive else "nonadaptive"]
             points.append(
@@ -254,7 +257,7 @@ def roc(result: Result, table: pd.DataFrame) -> Figure | None:
     chart = _facet([guess, curve], "points", panels, 320)
     caption = (
         f"ROC curves of the strongest attack on {_named(shown)}, on logarithmic axes: the left end shows how many "
-        f"members are found with hardly a false accusation. Dashed: guessing. Shown is seed {first}."
+        f"members are found with hardly a false accusation. Dashed: guessing. Shown is {_seeds(result.roc, shown)}."
         + _samples(result, "asked")
     )
     return Figure("roc", finished(chart, points=points, guess=[{"x": low}, {"x": 1.0}]), caption)
@@ -265,10 +268,9 @@ def history(result: Result, table: pd.DataFrame) -> Figure | None:
     if not len(result.history):
         return None
     shown = tables.representatives(table)
-    first = result.history["seed"].iloc[0]
     points: Records = []
     for line in tables.records(shown):
-        found = _of(result.history[result.history["seed"] == first], line).drop_duplicates("epoch", keep="last")
+        found = _first_seed(_of(result.history, line)).drop_duplicates("epoch", keep="last")
         for which, group in (("train", "members"), ("test", "test samples")):
             for measure in ("loss", "loss_variance"):
                 if f"{which}_{measure}" in found:
@@ -300,7 +302,8 @@ def history(result: Result, table: pd.DataFrame) -> Figure | None:
     ]
     caption = (
         f"Mean and variance of the loss in the training of {_named(shown)}: of members, as they are trained on, and of "
-        f"test samples. Shown is the first target of seed {first}; the variance is on a logarithmic axis."
+        f"test samples. Shown is the first target of {_seeds(result.history, shown)}; the variance is on a logarithmic "
+        "axis."
     )
     return Figure("history", finished(alt.hconcat(*drawn, spacing=30), points=points), caption)
 
@@ -318,6 +321,16 @@ def _of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:
     return found
 
 
+def _first_seed(found: pd.DataFrame) -> pd.DataFrame:
+    """A defense's first seed: in merged runs not all defenses have the same."""
+    return found[found["seed"] == found["seed"].min()]
+
+
+def _seeds(frame: pd.DataFrame, shown: pd.DataFrame) -> str:
+    firsts = {int(found["seed"].min()) for line in tables.records(shown) if len(found := _of(frame, line))}
+    return f"seed {firsts.pop()}" if len(firsts) == 1 else "the first seed of each defense"
+
+
 def _samples(result: Result, *which: str) -> str:
     """How many samples and seeds a figure rests on."""
     rows = result.rows
@@ -328,7 +341,7 @@ def _samples(result: Result, *which: str) -> str:
     }
     names = {"asked": "asked samples", "tested": "test samples", "trained": "members"}
     if "gap" in result.records:  # several models: each number counts a sample once per model
-        asked = f"answers about {result.records['record'].nunique():,} asked samples"
+        asked = f"answers about {single.attacked(result):,} asked samples"
         names = {"asked": asked, "tested": "answers about test samples", "trained": "answers about members"}
     counts = [f"{int(rows.loc[places[each], 'n'].iloc[0]):,} {names[each]}" for each in which if places[each].any()]
     seeds = rows["seed"].nunique()

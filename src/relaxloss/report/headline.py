@@ -25,25 +25,27 @@ def headline(table: pd.DataFrame) -> list[str]:
     sentences = [_against(others[0], baseline, mode)]
     if len(others) > 1:
         kept = [line for line in others if baseline and line["top1"] >= KEEPS * baseline["top1"]]
-        pool = [line for line in kept or others if not math.isnan(line[auc])]
+        everything = [line for line in records(table) if line["defense"] != words.NONE]
+        pool = [line for line in kept or everything if not math.isnan(line[auc])]
         among = "that keep 99 % of the accuracy" if kept else "compared"
         if pool and _none_lowers(pool, baseline, auc):
             sentences.append(f"None of the defenses {among} lowers that AUC measurably.")
         elif pool:
             best = min(pool, key=lambda line: line[auc])
-            what = "the same" if best is others[0] else _reached(best, mode)
+            same = all(best[name] == others[0][name] for name in ("defense", "settings"))
+            what = "the same" if same else _reached(best, mode)
             sentences.append(f"Of all defenses {among}, the one with the lowest AUC is {what}.")
     if len(table) > len(shown):
         sentences.append(
             "Where a defense was run at several settings, these sentences take the one with the lowest AUC among those "
-            "that keep 99 % of the accuracy; it was chosen on the samples that it is shown on."
+            "that keep 99 % of the accuracy, or else its first; it was chosen on the samples that it is shown on."
         )
     return sentences
 
 
 def _none_lowers(lines: list[Line], baseline: Line | None, auc: str) -> bool:
     """Whether no line's AUC is measurably below the baseline's; not where that cannot be told."""
-    if baseline is None or math.isnan(baseline[auc]) or _of_two_seeds(baseline, baseline):
+    if baseline is None or math.isnan(baseline[auc]) or any(_of_two_seeds(line, baseline) for line in lines):
         return False
     return all(_compared(line, baseline, auc) >= 0 for line in lines)
 
@@ -88,6 +90,8 @@ def _against(line: Line, baseline: Line | None, mode: str) -> str:
     moved = {1: "raises", 0: "does not measurably change", -1: "lowers"}[side]
     joint = "and" if (kept or accuracy > 0) == (side < 0) else "but"
     change = f"from {words.value(baseline, auc)} to {words.value(line, auc)}"
+    if _of_two_seeds(line, baseline):
+        return f"{first}; the AUC of {_worst(mode)} goes {change}, of which two seeds show nothing."
     return f"{first} {joint} {moved} the AUC of {_worst(mode)}: {change}."
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from relaxloss.errors import UserError
+from relaxloss.flags import Flag
 from relaxloss.results import Result
 
 FREE = ("defenses", "seeds", "tuned", "note")  # what may differ between the parts; the first part's note stands
@@ -48,9 +50,21 @@ def merge(results: Sequence[Result]) -> Result:
     return Result(
         **tables,
         facts=_facts([result.facts for result in results]),
-        flags=tuple(dict.fromkeys(flag for result in results for flag in result.flags)),
+        flags=tuple(dict.fromkeys(flag for result in results for flag in _flags(result, results))),
         failures=tuple(dict.fromkeys(text for result in results for text in result.failures)),
     )
+
+
+def _flags(result: Result, results: Sequence[Result]) -> list[Flag]:
+    """A part's flags, each with the part's defenses if the part says nobody and the others do not say the same."""
+    shared = set(results[0].flags).intersection(*(other.flags for other in results[1:]))
+    names = list(dict.fromkeys(result.rows["defense"]))
+    return [
+        flag
+        if flag in shared or flag.detail.startswith(tuple(names))
+        else dataclasses.replace(flag, detail=f"{', '.join(names)}: {flag.detail}")
+        for flag in result.flags
+    ]
 
 
 def _same(first: Result, other: Result) -> None:

@@ -24,13 +24,18 @@ KINDS = {
 }
 
 
+def attacked(result: Result) -> int:
+    """How many samples (or persons) were attacked at each seed."""
+    first = result.records["seed"].iloc[0]
+    return int(result.records.loc[result.records["seed"] == first, "record"].nunique())
+
+
 def asked(result: Result) -> str:
     """Whose membership was attacked, in a game of several targets; empty in others."""
     game = result.facts.get("experiment", {}).get("game", {})
     if "models" not in game or result.records.empty:
         return ""
-    first = result.records["seed"].iloc[0]
-    count, models = result.records.loc[result.records["seed"] == first, "record"].nunique(), game["models"]
+    count, models = attacked(result), game["models"]
     who = "persons, with all samples of theirs," if "persons" in result.facts else "samples"
     each = f"each in about half of the {models} models, by a coin flip of its own"
     if not game.get("canaries"):
@@ -114,5 +119,5 @@ def context(result: Result, table: pd.DataFrame) -> dict[str, Any]:
         "lists": [(line, most(result, line)) for line in shown if most(result, line)],
         "fprs": [(f"{fpr:g}", f"{100 * fpr:g} %") for fpr in FPRS],
         "epsilon": epsilon,
-        "total": 0 if result.records.empty else int(result.records["record"].nunique()),
+        "total": 0 if result.records.empty else attacked(result),
     }
