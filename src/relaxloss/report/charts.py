@@ -323,7 +323,8 @@ def _of(frame: pd.DataFrame, line: dict[str, Any]) -> pd.DataFrame:
 
 def _first_seed(found: pd.DataFrame) -> pd.DataFrame:
     """A defense's first seed: in merged runs not all defenses have the same."""
-    return found[found["seed"] == found["seed"].min()]
+    first: pd.DataFrame = found[found["seed"] == found["seed"].min()]
+    return first
 
 
 def _seeds(frame: pd.DataFrame, shown: pd.DataFrame) -> str:
