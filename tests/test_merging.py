@@ -10,6 +10,7 @@ import pytest
 
 from relaxloss import report
 from relaxloss.errors import UserError
+from relaxloss.flags import Flag
 from relaxloss.report.merging import CURVES
 from relaxloss.results import Result
 from test_report import NONE, RELAX, result_of, rows_of, with_curves
@@ -116,3 +117,14 @@ def test_a_run_with_other_runs_in_its_directory_is_no_union_of_them(tmp_path: Pa
     with pytest.raises(UserError, match=r"is a run itself, and there are runs in it \(again\)"):
         report.load(tmp_path)
     assert report.load(tmp_path / "again").facts["experiment"]["seeds"] == [1]
+
+
+def test_a_parts_warning_says_whom_it_is_about_in_the_whole() -> None:
+    """In a part with one defense a warning names nobody; what all parts say is said once."""
+    shared, own = (Flag(name, "r", "w", "d", detail) for name, detail in (("few", "20 non-members"), ("eps", "ε is 9")))
+    noisy = ("dpsgd", "noise=1")
+    first = replace(part({(NONE, 0): 0.5, (RELAX, 0): 0.5}, [0]), flags=(shared,))
+    second = replace(part({(noisy, 0): 0.5}, [0]), flags=(shared, own))
+    assert [flag.detail for flag in report.merge([first, second]).flags] == ["20 non-members", "dpsgd: ε is 9"]
+    third = replace(part({(noisy, 1): 0.5}, [1]), flags=(replace(own, detail="dpsgd:noise=1: ε is 8"),))
+    assert report.merge([first, third]).flags[1].detail == "dpsgd:noise=1: ε is 8"

@@ -333,7 +333,27 @@ def test_of_two_seeds_no_verb_follows() -> None:
     (sentence,) = headline(report.summary(result_of(rows)))
     assert "raises" not in sentence
     assert "lowers" not in sentence
-    assert "does not measurably change the AUC" in sentence
+    assert "goes from 0.900 to 0.700, of which two seeds show nothing" in sentence
+
+
+def test_where_no_setting_keeps_the_accuracy_the_best_is_the_best_of_all() -> None:
+    """A defense's first setting represents it then, but another may have the lowest AUC."""
+    strong = ("relaxloss", "alpha=3.0,flatten=all,upper=1.0")
+    other = ("dpsgd", "noise=0.1")
+    rows = [*rows_of(NONE, top1=0.5, adaptive=0.9), *rows_of(RELAX, top1=0.4, adaptive=0.8)]
+    rows += [*rows_of(strong, top1=0.3, adaptive=0.6), *rows_of(other, top1=0.4, adaptive=0.7)]
+    said = " ".join(headline(report.summary(result_of(rows))))
+    assert "Of all defenses compared, the one with the lowest AUC is RelaxLoss (alpha=3)" in said
+    assert "or else its first" in said
+
+
+def test_two_seeds_beside_three_do_not_say_that_nothing_lowers() -> None:
+    rows = [row for seed in (0, 1, 2) for row in rows_of(NONE, top1=0.5, adaptive=0.9 + 0.001 * seed, seed=seed)]
+    for who, auc in ((RELAX, 0.8), (("selena", "k=25"), 0.6)):
+        rows += [row for seed in (0, 1) for row in rows_of(who, top1=0.5, adaptive=auc, seed=seed)]
+    said = " ".join(headline(report.summary(result_of(rows))))
+    assert "measurably" not in said
+    assert "the one with the lowest AUC is SELENA" in said
 
 
 # names
