@@ -366,3 +366,14 @@ def test_a_stream_without_our_letters_costs_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"report: :x:" in done.stdout
+
+
+def test_an_audit_with_fewer_attacks_does_not_replace_one_with_more(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "p.npz", logits=rng.normal(size=(40, 3)), labels=np.arange(40) % 3, member=np.arange(40) < 20)
+    audit = ("audit", str(tmp_path / "p.npz"), "--out", str(tmp_path / "a"), "--quiet", "--attacks")
+    assert call(*audit, "loss").returncode == 0
+    assert call(*audit, "loss,entropy").returncode == 0
+    done = call(*audit, "loss")
+    assert (done.returncode, "an audit with entropy, too" in " ".join(done.stderr.split())) == (2, True), done.stderr
+    assert call(*audit, "loss", "--overwrite").returncode == 0

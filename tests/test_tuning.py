@@ -275,7 +275,7 @@ def test_wrong_experiments_are_explained(tuned: tuple[tuning.Tuning, Path], blob
         ({"game": "random_halves:models=4"}, {}, "does not have"),
         ({}, {"settings": 1}, "at least 2 settings"),
         ({}, {"repeats": 0}, "1 repeat"),
-        ({}, {"max_auc": None, "max_tpr": 0.05}, "cannot be bounded: not measured: 60 non-members"),
+        ({}, {"max_auc": None, "max_tpr": 0.05}, "cannot be measured: 60 non-members"),
     ):
         with pytest.raises(UserError, match=said):
             rl.tune(
@@ -410,6 +410,11 @@ def test_what_chose_on_other_data_is_undecided(blobs: Dataset) -> None:
     design = FiveFolds().draw(blobs.y, 4, 0)
     assert selection.on_asked((tuned,), tuned.defense, design, blobs) is None
     assert selection.on_asked((tuned,), defenses.NONE, design, blobs) is False
+    elsewhere = replace(tuned, data="x" * 24)
+    here = replace(tuned, data=blobs.fingerprint)
+    touched = selection.on_asked((here,), here.defense, design, blobs)
+    for order in ((elsewhere, here), (here, elsewhere)):
+        assert selection.on_asked(order, here.defense, design, blobs) is (True if touched else None)
 
 
 def test_a_bound_that_no_setting_meets_is_said(
@@ -471,3 +476,22 @@ def test_defenses_with_a_reference_set_play_nested_folds(blobs: Dataset, tmp_pat
     assert found.facts["games"] == ["tuning_folds:reference=true", "tuning_folds:swapped=true,reference=true"]
     assert found.facts["members"] == 36
     assert "36 members and not 60" in (tmp_path / "report.html").read_text()
+
+
+def test_a_strength_that_failed_is_passed_over_and_the_search_goes_on() -> None:
+    """The leakage falls, and the accuracy is best at 6."""
+    goal, range_ = Goal(bound=0.6), Range(0.0, 9.0)
+
+    def tried(failing: set[float]) -> list[float]:
+        asked: list[float] = []
+
+        def measure(strengths: tuple[float, ...]) -> list[Point]:
+            asked.extend(strengths)
+            return [Point(s, 0.9 - 0.01 * abs(s - 6), 0.9 - 0.05 * s) for s in strengths if s not in failing]
+
+        search(measure, goal, range_, settings=8)
+        return asked
+
+    whole = tried(set())
+    without = tried({whole[4]})
+    assert len(without) == len(set(without)) > 5

@@ -564,7 +564,8 @@ def audit(
         found = prediction_files.read(of, kind=kind, label=label, member=member, group=group)  # type: ignore[arg-type]
         if adaptive is not None and not len(found.shadow_member):
             raise UserError(f"{of} holds no shadow models, of which --adaptive and --non-adaptive tell: leave them out")
-        audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips, seed=seed)
+        taken = auditing.chosen_of(attacks)
+        audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips, seed=seed, attacks=taken)
         result = auditing.run(found, name=of.stem, attacks=attacks, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
     path = audit_page.save(result, out)
     if not quiet:
@@ -577,8 +578,8 @@ def _audit_model(
     overwrite: bool, quiet: bool, trust_code: bool,
 ) -> Any:  # fmt: skip
     """The audit of a saved model; `about` says how a table of one's own is read; `options` of `audit_model`."""
+    from relaxloss import auditing, model_audit, trained
     from relaxloss import data as data_sets
-    from relaxloss import model_audit, trained
     from relaxloss.experiment import Quiet, reference_to
     from relaxloss.prediction_files import SUFFIXES
     from relaxloss.progress import Terminal
@@ -597,7 +598,8 @@ def _audit_model(
             f"expected another directory, or one in {folder / 'private'}"
         )
     model = trained.Trained.load(folder, trust_code=trust_code)
-    audit_page.keep(out, model_audit.source(model, options["shadows"]), overwrite=overwrite, seed=options["seed"])
+    source, taken = model_audit.source(model, options["shadows"]), auditing.chosen_of(options["attacks"])
+    audit_page.keep(out, source, overwrite=overwrite, seed=options["seed"], attacks=taken)
     name = model.card["dataset"]
     if data is None and data_sets.missing(name) is not None:
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import jinja2
 import markupsafe
 
 from relaxloss import flags, onerun, places
+from relaxloss.attacks import Attack
 from relaxloss.auditing import Audit
+from relaxloss.checks import listed
 from relaxloss.report import audit_words, drawing, words
 from relaxloss.report.charts import GROUPS
 from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure
@@ -32,9 +34,15 @@ def save(audit: Audit, out: Path | str) -> Path:
     return audit.to_html(out / NAME)
 
 
-def keep(out: Path, of: Mapping[str, Any], *, overwrite: bool, coin_flips: bool = False, seed: int = 0) -> None:
-    """A clear error if the directory holds the audit of another source than `of`, or at another seed, which the audit
-    of this one would replace, or one with a bound of ε, which this one will not have."""
+def keep(
+    out: Path, of: Mapping[str, Any], *, overwrite: bool, coin_flips: bool = False, seed: int = 0,
+    attacks: Sequence[Attack] = (),
+) -> None:  # fmt: skip
+    """A clear error if the directory holds an audit that this one would replace with less.
+
+    That is one of another source than `of`, at another seed, with an attack that is not among `attacks`, where these
+    are given, or with a bound of ε.
+    """
 
     def lost(there: dict[str, Any]) -> str:
         source, before = there["facts"]["source"], there["facts"]["seed"]
@@ -44,6 +52,10 @@ def keep(out: Path, of: Mapping[str, Any], *, overwrite: bool, coin_flips: bool 
             return f"the audit with {source['shadows']} shadow models"
         if before != seed:
             return f"the audit at seed {before}"
+        made = {row["attack"] for row in there["rows"] if row["measure"] == "auc" and row["value"] is not None}
+        gone = {name.replace(",rows=max", "").replace(":rows=max", "") for name in made - {"max", "selected"}}
+        if attacks and (gone := gone - set(map(str, attacks))):
+            return f"an audit with {listed(sorted(gone), 3)}, too"
         usual = {"label": "label", "member": "member", "kind": "auto", "group": "", "defense": "", "release": ""}
         other = [name for name, plain in usual.items() if (source.get(name) or plain) != (of.get(name) or plain)]
         if other:
