@@ -566,7 +566,7 @@ def audit(
             raise UserError(f"{of} holds no shadow models, of which --adaptive and --non-adaptive tell: leave them out")
         taken = auditing.chosen_of(attacks)
         audit_page.keep(out, found.source, overwrite=overwrite, coin_flips=coin_flips, seed=seed, attacks=taken)
-        result = auditing.run(found, name=of.stem, attacks=attacks, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
+        result = auditing.run(found, name=of.stem, attacks=taken, adaptive=adaptive, coin_flips=coin_flips, seed=seed)
     path = audit_page.save(result, out)
     if not quiet:
         audit_terminal.print_audit(result, console())
@@ -598,8 +598,9 @@ def _audit_model(
             f"expected another directory, or one in {folder / 'private'}"
         )
     model = trained.Trained.load(folder, trust_code=trust_code)
-    source, taken = model_audit.source(model, options["shadows"]), auditing.chosen_of(options["attacks"])
-    audit_page.keep(out, source, overwrite=overwrite, seed=options["seed"], attacks=taken)
+    options = {**options, "attacks": auditing.chosen_of(options["attacks"])}
+    source = model_audit.source(model, options["shadows"])
+    audit_page.keep(out, source, overwrite=overwrite, seed=options["seed"], attacks=options["attacks"])
     name = model.card["dataset"]
     if data is None and data_sets.missing(name) is not None:
         raise UserError(

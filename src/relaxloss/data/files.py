@@ -127,11 +127,12 @@ def frames(path: Path, columns: Sequence[Column], *, keep: Sequence[str] = ()) -
     if path.name.endswith(".parquet"):
         return _frame(table), _frame(table.select(keep))
     named = {column.name: column.categories for column in columns if column.categories}
-    texts, kept = (read_table(path, text=table.column_names, nulls=nulls) for nulls in (True, False))
+    texts = read_table(path, text=table.column_names)
     for place, name in enumerate(table.column_names):
         known = named.get(name)
         if known and _met(texts.column(name), known) >= _met(as_text(_whole(table, name)), known):
             table = table.set_column(place, name, texts.column(name))
+    kept = read_table(path, text=keep, nulls=False) if keep else texts
     return _frame(table), _frame(kept.select(keep))
 
 

@@ -50,21 +50,21 @@ def merge(results: Sequence[Result]) -> Result:
     return Result(
         **tables,
         facts=_facts([result.facts for result in results]),
-        flags=tuple(dict.fromkeys(flag for result in results for flag in _flags(result, results))),
+        flags=_flags(results),
         failures=tuple(dict.fromkeys(text for result in results for text in result.failures)),
     )
 
 
-def _flags(result: Result, results: Sequence[Result]) -> list[Flag]:
-    """A part's flags, each with the part's defenses if the part says nobody and the others do not say the same."""
+def _flags(results: Sequence[Result]) -> tuple[Flag, ...]:
+    """The parts' flags, each with its part's defenses if it names nobody and is not raised in all parts alike."""
     shared = set(results[0].flags).intersection(*(other.flags for other in results[1:]))
-    names = list(dict.fromkeys(result.rows["defense"]))
-    return [
-        flag
-        if flag in shared or flag.detail.startswith(tuple(names))
-        else dataclasses.replace(flag, detail=f"{', '.join(names)}: {flag.detail}")
-        for flag in result.flags
-    ]
+    found: dict[Flag, None] = {}
+    for result in results:
+        names = tuple(dict.fromkeys(result.rows["defense"]))
+        for flag in result.flags:
+            known = flag in shared or flag.detail.startswith(names)
+            found[flag if known else dataclasses.replace(flag, detail=f"{', '.join(names)}: {flag.detail}")] = None
+    return tuple(found)
 
 
 def _same(first: Result, other: Result) -> None:
