@@ -32,8 +32,8 @@ from relaxloss import data, seeds
 from relaxloss.defenses import NONE
 from relaxloss.defenses.memguard import Guard, MemGuard, phase_one, phase_two
 from relaxloss.models import Model
+from relaxloss.provenance import __version__
 from relaxloss.training import Recipe, Session, Task, predict
-from relaxloss.version import __version__
 
 PUBLISHED = {1.0: 0.50, 0.7: 0.52, 0.5: 0.55, 0.3: 0.62, 0.1: 0.69, 0.0: 0.73}
 TOLERANCE = 0.04

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import train_test_split
 
-from relaxloss.auditing import run
-from relaxloss.prediction_files import read
+from relaxloss.auditing.audit import run
+from relaxloss.auditing.readers import read
 
 # the system that exports the table
 x, y = load_digits(return_X_y=True)

@@ -1,7 +1,7 @@
 """Fill the tables of README.md and docs/*.md from the files under results/, so that no number is typed by hand.
 
 A block is ``<!-- results KIND PATH -->`` ... ``<!-- end -->``. ``python scripts/fill_docs.py`` rewrites the blocks;
-``--check`` only says whether they are up to date (tests/test_docs.py does that in every test run).
+``--check`` only says whether they are up to date (tests/docs/test_docs.py does that in every test run).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from relaxloss import defenses, flags, report
-from relaxloss.report import words
+from relaxloss import defenses, report
+from relaxloss.evaluation import flags
+from relaxloss.report import formatting
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTER = ROOT / "results" / "poster" / "poster.json"
@@ -180,7 +181,7 @@ def worst(folder: Path) -> str:
 
 def _name(line: Any) -> str:
     """A defense's spec, in type."""
-    parts = words.parts(line["defense"], line["settings"])
+    parts = formatting.parts(line["defense"], line["settings"])
     return "`" + "+".join(str(defenses.parse(":".join(part))) for part in parts) + "`"
 
 

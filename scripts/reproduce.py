@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from relaxloss import data, defenses, games, models, report
-from relaxloss.data.base import sources
+from relaxloss.data.dataset import sources
 from relaxloss.errors import UserError
 from relaxloss.report import charts
-from relaxloss.store import write_atomically
+from relaxloss.storage.store import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = "experiment.toml"

@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from scipy import special
 
-from relaxloss import defenses, experiment, tuning
-from relaxloss.engine import Engine
-from relaxloss.plan import Experiment
-from relaxloss.progress import Terminal
-from relaxloss.results import names_of
-from relaxloss.store import write_atomically
-from relaxloss.version import __version__
+from relaxloss import defenses, tuning
+from relaxloss.compute.engine import Engine
+from relaxloss.compute.progress import Terminal
+from relaxloss.experiments import run
+from relaxloss.experiments.plan import Experiment
+from relaxloss.experiments.result import names_of
+from relaxloss.provenance import __version__
+from relaxloss.storage.store import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURES = {"top1": ("top1", ""), "auc": ("auc", "max"), "selected_auc": ("auc", "selected")}
@@ -61,7 +62,7 @@ def one(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     engine, watch = Engine(workers=given.workers), Terminal(Console(stderr=True), log=out / "log.txt")
     base = Experiment(given.data, seeds=(seed,), shadows="same")
     hand = defenses.parse(given.hand)
-    strength = tuning.strength_of(defenses.parse(given.defense), experiment.load_data(base).num_classes)
+    strength = tuning.strength_of(defenses.parse(given.defense), run.load_data(base).num_classes)
     games = tuning.games_of(strength, base, given.repeats)
     (line,) = tuning.measure(base, [hand], games, out, engine=engine, watch=watch)
     tuned = tuning.tune(
@@ -70,7 +71,7 @@ def one(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     )  # fmt: skip
     compared = tuple(dict.fromkeys([defenses.NONE, hand, tuned.chosen]))
     final = Experiment(given.data, defenses=compared, seeds=(seed,), shadows="same", tuned=tuned.final.tuned)
-    result = experiment.run(final, out, engine=engine, watch=watch)
+    result = run.run(final, out, engine=engine, watch=watch)
     roles = {"none": defenses.NONE, "hand": hand, "tuned": tuned.chosen}
     return {
         "seed": seed,

@@ -8,8 +8,8 @@ import numpy as np
 
 from relaxloss.attacks import Attack, Evidence, attacks, parse
 from relaxloss.data import Dataset
+from relaxloss.experiments.jobs import ScoreJob, evidence_of
 from relaxloss.games import Game
-from relaxloss.jobs import ScoreJob, evidence_of
 from relaxloss.signals import Signals
 
 NAMES = attacks.names()

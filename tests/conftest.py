@@ -10,8 +10,8 @@ import torch
 
 from relaxloss.data import Column, Dataset
 from relaxloss.defenses import Defense
-from relaxloss.task import Recipe, Task
 from relaxloss.training import Progress, Session
+from relaxloss.training.task import Recipe, Task
 
 torch.set_num_threads(1)
 

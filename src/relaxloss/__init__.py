@@ -11,23 +11,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from relaxloss.errors import MissingExtra, UserError
-from relaxloss.version import __version__
+from relaxloss.provenance import __version__
 
 if TYPE_CHECKING:
     from relaxloss import attacks, data, defenses, functional, games, gradients, metrics, models, nn, report, settings
     from relaxloss.api import compare, tune
-    from relaxloss.auditing import audit
-    from relaxloss.model_audit import audit_model
-    from relaxloss.plan import Experiment
-    from relaxloss.task import Recipe
+    from relaxloss.auditing.audit import audit
+    from relaxloss.auditing.trained_model import audit_model
+    from relaxloss.experiments.plan import Experiment
     from relaxloss.trained import Trained, train
+    from relaxloss.training.task import Recipe
 
 _NAMES = {
-    "audit": "relaxloss.auditing",
-    "audit_model": "relaxloss.model_audit",
+    "audit": "relaxloss.auditing.audit",
+    "audit_model": "relaxloss.auditing.trained_model",
     "compare": "relaxloss.api",
-    "Experiment": "relaxloss.plan",
-    "Recipe": "relaxloss.task",
+    "Experiment": "relaxloss.experiments.plan",
+    "Recipe": "relaxloss.training.task",
     "Trained": "relaxloss.trained",
     "train": "relaxloss.trained",
     "tune": "relaxloss.api",

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from relaxloss import defenses, places, report, tuning
+from relaxloss import defenses, report, tuning
+from relaxloss.compute.engine import Engine
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
-from relaxloss.engine import Engine
-from relaxloss.experiment import Experiment, Result, Watch, load_data, run
-from relaxloss.report import tuning_page
-from relaxloss.task import Recipe
+from relaxloss.experiments.run import Experiment, Result, Watch, load_data, run
+from relaxloss.report.tuning import page
+from relaxloss.storage import directories
+from relaxloss.training.task import Recipe
 from relaxloss.tuning import Tuning, Wish
 
 
@@ -48,14 +49,14 @@ def compare(
         recipe = experiment.recipe or Recipe.default(dataset)
         return report.lost(there, experiment=experiment, fingerprint=dataset.fingerprint, recipe=recipe.settings())
 
-    places.keep(Path(out), "compare", before, overwrite)
+    directories.keep(Path(out), "compare", before, overwrite)
     result = run(experiment, out, data=data, engine=engine, watch=watch, store=store)
     facts = result.facts
     after = functools.partial(
         report.lost, experiment=_held(experiment, facts["experiment"]), fingerprint=facts["fingerprint"],
         recipe=facts["experiment"]["recipe"],
     )  # fmt: skip
-    places.keep(Path(out), "compare", after, overwrite)  # another run may have ended here meanwhile
+    directories.keep(Path(out), "compare", after, overwrite)  # another run may have ended here meanwhile
     report.save(result, Path(out))
     return result
 
@@ -121,12 +122,12 @@ def tune(
     wish = Wish(max_auc, max_tpr, keep_accuracy, fpr)
     options: dict[str, Any] = {"field": field, "low": low, "high": high, "repeats": repeats}
     other = functools.partial(
-        tuning_page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), wish=wish, **options
+        page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), wish=wish, **options
     )
-    places.keep(Path(out), "tune", other, overwrite)
+    directories.keep(Path(out), "tune", other, overwrite)
     found = tuning.tune(
         experiment, out, defense=defense, wish=wish, field=field, low=low,
         high=high, settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
     )  # fmt: skip
-    tuning_page.save(found, Path(out))
+    page.save(found, Path(out))
     return found

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BeforeValidator, InstanceOf
 
 from relaxloss.errors import UserError, unknown
-from relaxloss.signals import Signals
+from relaxloss.signals.signals import Signals
 from relaxloss.specs import Registry, Spec, split_list
 
 Scores = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from relaxloss.attacks import functional
+from relaxloss.attacks._leave_one_out import Statistics
 from relaxloss.attacks.base import Attack, Evidence, Needs, Scores, attacks
-from relaxloss.attacks.shadows import Statistics
 
 
 @attacks.register("calibration")

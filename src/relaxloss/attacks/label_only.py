@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from relaxloss import seeds
 from relaxloss.attacks.base import Attack, Evidence, Needs, Scores, attacks
 from relaxloss.errors import UserError
-from relaxloss.signals import Signals
+from relaxloss.signals.signals import Signals
 
 LIMIT = 50_000  # rows to fit on
 

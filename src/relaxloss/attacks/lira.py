@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from relaxloss.attacks import functional
+from relaxloss.attacks._leave_one_out import Statistics, circle
 from relaxloss.attacks.base import Attack, Evidence, Needs, Scores, attacks
-from relaxloss.attacks.shadows import Statistics, circle
 
 STATISTICS = {"logit_margin": functional.logit_margin, "hinge": functional.hinge}
 

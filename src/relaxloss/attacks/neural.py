@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from relaxloss import seeds
 from relaxloss.attacks.base import Attack, Evidence, Needs, Scores, attacks
-from relaxloss.signals import Signals
+from relaxloss.signals.signals import Signals
 
 FLOOR = -30.0  # log-probabilities below it say nothing more
 LIMIT = 50_000  # rows to fit on; more shadows than that add little and cost time

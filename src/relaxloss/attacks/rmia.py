@@ -16,8 +16,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat
 
 from relaxloss.attacks import functional
+from relaxloss.attacks._leave_one_out import Statistics
 from relaxloss.attacks.base import Attack, Evidence, Needs, Scores, attacks
-from relaxloss.attacks.shadows import Statistics
 
 UNTUNED = 0.3  # offline_a where there is no second shadow to tune it with
 

@@ -1,5 +1,6 @@
 """Defenses: one file per method. `parse` makes one from ``name:field=value``."""
 
+from relaxloss.defenses._lists import installed, parse_list, swept
 from relaxloss.defenses.advreg import AdvReg
 from relaxloss.defenses.base import NONE, Composed, Defense, DefenseField, NoDefense, defenses, parse
 from relaxloss.defenses.ccl import CCL
@@ -12,7 +13,6 @@ from relaxloss.defenses.early_stopping import EarlyStopping
 from relaxloss.defenses.flooding import Flooding
 from relaxloss.defenses.hamp import HAMP
 from relaxloss.defenses.label_smoothing import LabelSmoothing
-from relaxloss.defenses.lists import installed, parse_list, swept
 from relaxloss.defenses.memguard import MemGuard
 from relaxloss.defenses.relaxloss import RelaxLoss, UnstoppedRelaxLoss
 from relaxloss.defenses.selena import Selena

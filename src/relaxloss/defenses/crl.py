@@ -23,8 +23,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import nn
 
 from relaxloss import seeds
+from relaxloss.defenses._layers import check_last, last_linear
 from relaxloss.defenses.base import Defense, defenses
-from relaxloss.defenses.layers import check_last, last_linear
 from relaxloss.functional import crl_logits, crl_loss, relaxed_center_loss
 from relaxloss.training import Batch, State
 

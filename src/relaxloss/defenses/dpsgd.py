@@ -42,13 +42,13 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from relaxloss import training
-from relaxloss.checks import listed
 from relaxloss.data import Dataset
+from relaxloss.defenses._layers import replaced
+from relaxloss.defenses._privacy import Privacy, noise_for
 from relaxloss.defenses.base import Defense, defenses
-from relaxloss.defenses.layers import replaced
-from relaxloss.defenses.privacy import Privacy, noise_for
 from relaxloss.errors import UserError
 from relaxloss.training import Batch, Fit, Recipe, Session, State, Task
+from relaxloss.validation import listed
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from relaxloss.defenses._layers import check_last, last_linear, replaced
 from relaxloss.defenses.base import Defense, defenses
-from relaxloss.defenses.layers import check_last, last_linear, replaced
 from relaxloss.training import State
 
 

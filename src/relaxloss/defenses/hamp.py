@@ -32,8 +32,8 @@ from pydantic import Field, NonNegativeFloat
 from torch import nn
 
 from relaxloss.data import Encoder
+from relaxloss.defenses._queries import beneath, digests, keep_label, secret_key
 from relaxloss.defenses.base import NONE, Defense, defenses
-from relaxloss.defenses.queries import beneath, digests, keep_label, secret_key
 from relaxloss.functional import hamp_loss
 from relaxloss.training import State, Task
 

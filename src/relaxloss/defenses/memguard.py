@@ -29,8 +29,8 @@ from torch.nn import functional as F
 
 from relaxloss import seeds
 from relaxloss.data import Dataset
+from relaxloss.defenses._queries import beneath, digests, keep_label, secret_key, uniforms
 from relaxloss.defenses.base import NONE, Defense, defenses
-from relaxloss.defenses.queries import beneath, digests, keep_label, secret_key, uniforms
 from relaxloss.errors import UserError
 from relaxloss.training import Task, predict
 

@@ -20,19 +20,21 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from relaxloss import auditing, checks, predictions, seeds, sides
+from relaxloss import seeds, validation
 from relaxloss.attacks import Attack
-from relaxloss.auditing import Audit
+from relaxloss.auditing import audit, predictions
+from relaxloss.auditing import shadows as shadow_jobs
+from relaxloss.auditing.audit import Audit
+from relaxloss.auditing.predictions import Predictions
+from relaxloss.compute.engine import Engine
 from relaxloss.data import from_frame
 from relaxloss.defenses import Defense
-from relaxloss.engine import Engine
 from relaxloss.errors import UserError
-from relaxloss.integrations import shadow_jobs
-from relaxloss.predictions import Predictions
+from relaxloss.evaluation import comparability
 from relaxloss.signals import TWICE
 from relaxloss.specs import build
-from relaxloss.task import Recipe
 from relaxloss.trained import Trained, train
+from relaxloss.training.task import Recipe
 
 Fit = Callable[[Any, npt.NDArray[np.int64]], object]
 AGREE = 0.5  # share of the samples on which the largest value and the prediction must be one class's
@@ -77,7 +79,7 @@ def audit_estimator(
             listed as not measured.
         groups: ``(n + m,)`` whose sample each is, the members' first, where persons have several (`relaxloss.audit`). A
             shadow is then fitted on all samples of a person or on none.
-        attacks: as in `relaxloss.auditing.run`, as are `coin_flips`, `guesses`, `delta` and `level`.
+        attacks: as in `relaxloss.auditing.audit.run`, as are `coin_flips`, `guesses`, `delta` and `level`.
         engine: where the shadows are fitted.
         name: what the model is called in the report; None: the estimator's class.
         seed: of the shadows, of the halves, and of attacks that draw random numbers.
@@ -93,11 +95,11 @@ def audit_estimator(
             f"{rest:,} of the samples that the estimator was fitted on are its defense's reference and no members; "
             "expected that all are: train with relaxloss.train, and audit with relaxloss.audit_model"
         )
-    chosen = auditing.chosen_of(attacks)
+    chosen = audit.chosen_of(attacks)
     x, n = _stacked(x_train, x_test)
-    y = np.concatenate([checks.column(y_train, n, "y_train"), checks.column(y_test, x.shape[0] - n, "y_test")])
+    y = np.concatenate([validation.column(y_train, n, "y_train"), validation.column(y_test, x.shape[0] - n, "y_test")])
     if not (fits := np.isin(y, classes)).all():
-        strange, known = (checks.listed(map(repr, each.tolist())) for each in (np.unique(y[~fits]), classes))
+        strange, known = (validation.listed(map(repr, each.tolist())) for each in (np.unique(y[~fits]), classes))
         raise UserError(
             f"the labels hold {strange}, which the estimator was not fitted on; expected {known}: leave these samples "
             "out, or give the labels as in the fit"
@@ -132,12 +134,12 @@ def audit_estimator(
     once, again = (_answers(estimator, _rows(x, np.arange(min(TWICE, len(y)))), classes) for _ in range(2))
     facts: dict[str, Any] = {"changed_on_repeat": float((once != again).any(axis=1).mean())}
     if (rows := _digests(x)) is not None:
-        facts["copies"] = sides.copied_rows(rows, found.labels, np.flatnonzero(member), np.flatnonzero(~member))
-    return auditing.run(
+        facts["copies"] = comparability.copied_rows(rows, found.labels, np.flatnonzero(member), np.flatnonzero(~member))
+    return audit.run(
         replace(found, notes=tuple(notes)),
         name=name or type(estimator).__name__, attacks=chosen, adaptive=True, coin_flips=coin_flips, guesses=guesses,
         delta=delta, level=level, seed=seed, known=facts,
-        evidence=replace(auditing.evidence_of(found, seed), x=_numbers(x)),
+        evidence=replace(audit.evidence_of(found, seed), x=_numbers(x)),
     )  # fmt: skip
 
 
@@ -262,7 +264,7 @@ def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_
     ]
     if frozen:
         raise UserError(
-            f"{checks.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members taught "
+            f"{validation.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members taught "
             "it; expected an estimator that is fitted as a whole: give it unfitted parts, or shadows=0"
         )
     drawn = shadow_jobs.drawn(target.seed, shadows, persons, target.member)
@@ -351,14 +353,14 @@ def _stacked(train: Any, test: Any) -> tuple[Any, int]:
         pairs = zip(train.columns, train.dtypes, test.dtypes, strict=True)
         if apart := [f"{name} ({one}, {other})" for name, one, other in pairs if not _joins(one, other)]:
             raise UserError(
-                f"x_train and x_test hold columns of different types: {checks.listed(apart)}; expected the same, as "
+                f"x_train and x_test hold columns of different types: {validation.listed(apart)}; expected the same, as "
                 "categories too: x_test.astype(x_train.dtypes)"
             )
         return pd.concat([train, test], ignore_index=True), len(train)
     if scipy.sparse.issparse(train):
         parts: list[Any] = [train, test]
         return scipy.sparse.vstack(parts).tocsr(), parts[0].shape[0]
-    first, second = checks.as_array(train, "x_train"), checks.as_array(test, "x_test")
+    first, second = validation.as_array(train, "x_train"), validation.as_array(test, "x_test")
     if first.ndim < 1 or first.shape[1:] != second.shape[1:] or not _joins(first.dtype, second.dtype):
         raise UserError(
             f"got x_train {first.dtype} {first.shape} and x_test {second.dtype} {second.shape}; expected rows of one "

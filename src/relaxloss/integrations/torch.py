@@ -17,15 +17,17 @@ from torch import nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
 
-from relaxloss import auditing, gradients, predictions, seeds, sides
+from relaxloss import gradients, seeds
 from relaxloss.attacks import Attack, Evidence
-from relaxloss.auditing import Audit
-from relaxloss.data.base import Kind
-from relaxloss.engine import Engine
+from relaxloss.auditing import audit, predictions
+from relaxloss.auditing import shadows as shadow_jobs
+from relaxloss.auditing.audit import Audit
+from relaxloss.compute.engine import Engine
+from relaxloss.data.dataset import Kind
 from relaxloss.errors import UserError, told, unknown
-from relaxloss.integrations import shadow_jobs
-from relaxloss.integrations.torch_samples import Samples, read
-from relaxloss.plan import queries_of
+from relaxloss.evaluation import comparability
+from relaxloss.experiments.plan import queries_of
+from relaxloss.integrations._torch_samples import Samples, read
 from relaxloss.signals import TWICE, VIEWS, Signals, perturbations, shifted
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -78,7 +80,7 @@ def audit_module(
         classes: the classes' names.
         groups: ``(n + m,)`` whose sample each is, the members' first, where persons have several (`relaxloss.audit`). A
             shadow is then fitted on all samples of a person or on none.
-        attacks: as in `relaxloss.auditing.run`, as are `coin_flips`, `guesses`, `delta` and `level`.
+        attacks: as in `relaxloss.auditing.audit.run`, as are `coin_flips`, `guesses`, `delta` and `level`.
         batch_size: how many samples are asked at a time.
         engine: where the shadows are trained; on a GPU, or if `fit` cannot be pickled, ``Engine("inprocess")``.
         name: what the model is called in the report; None: its class.
@@ -97,7 +99,7 @@ def audit_module(
         raise UserError(f"got a {type(model).__name__} as the model; expected a torch.nn.Module")
     if batch_size < 1:
         raise UserError(f"got batch_size={batch_size}; expected at least 1")
-    chosen = auditing.chosen_of(attacks)
+    chosen = audit.chosen_of(attacks)
     inside, outside = read(members, "members"), read(nonmembers, "nonmembers")
     pool = inside.joined(outside)
     n = len(pool.y)
@@ -130,13 +132,13 @@ def audit_module(
     )  # fmt: skip
     few = pool.at(places[: min(TWICE, batch_size)])
     once, again = (_ask(model, few, batch_size) for _ in range(2))
-    return auditing.run(
+    return audit.run(
         replace(found, kind="answers", notes=(*found.notes[1:], *notes), shadow_member=done.member),
         name=name or type(model).__name__, attacks=chosen, adaptive=True, coin_flips=coin_flips, guesses=guesses,
         delta=delta, level=level, seed=seed, evidence=evidence, lacking=lacking,
         known={
             "changed_on_repeat": float((once != again).any(axis=1).mean()),
-            "copies": sides.copied_rows(pool.bytes, found.labels, np.flatnonzero(member), np.flatnonzero(~member)),
+            "copies": comparability.copied_rows(pool.bytes, found.labels, np.flatnonzero(member), np.flatnonzero(~member)),
         },
     )  # fmt: skip
 

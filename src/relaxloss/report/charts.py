@@ -11,9 +11,10 @@ import pandas as pd
 
 from relaxloss import defenses
 from relaxloss.errors import UserError
-from relaxloss.report import single, tables, words
-from relaxloss.report.drawing import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape, svg
-from relaxloss.results import Result
+from relaxloss.experiments.result import Result
+from relaxloss.report import formatting
+from relaxloss.report.comparison import single_records, tables
+from relaxloss.report.style import INK, MEMBERS, TESTS, WIDTH, Figure, Records, colour, finished, powers, shape, svg
 
 MODES = {"adaptive": "adaptive attacks", "nonadaptive": "non-adaptive attacks"}
 GROUPS = {"member": "members", "test": "test samples"}
@@ -38,10 +39,10 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
         for order, line in enumerate(tables.records(in_sweep_order(group))):
             for mode, panel in MODES.items():
                 if math.isfinite(line[f"auc_{mode}"]):
-                    point = {"defense": words.title(str(defense)), "order": order, "mode": panel}
+                    point = {"defense": formatting.title(str(defense)), "order": order, "mode": panel}
                     point |= {f"auc{end}": line[f"auc_{mode}{end}"] for end in ("", "_low", "_high")}
                     point |= {f"accuracy{end}": 100 * line[f"top1{end}"] for end in ("", "_low", "_high")}
-                    points.append(point | {"label": ", ".join(value for _, value in words.fields(line["label"]))})
+                    points.append(point | {"label": ", ".join(value for _, value in formatting.fields(line["label"]))})
     if not points:
         return None
     panels = [panel for panel in MODES.values() if any(point["mode"] == panel for point in points)]
@@ -49,7 +50,7 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     scale = alt.Scale(domain=[min(lowest, 0.48) - 0.01, 1.01], nice=False, zero=False)
     axis = alt.Axis(values=[tenth / 10 for tenth in range(11)], format=".1f")
     accuracies = [float(point["accuracy"]) for point in points]
-    shown = [point for point in points if point["defense"] == words.title("relaxloss")]
+    shown = [point for point in points if point["defense"] == formatting.title("relaxloss")]
     _label(shown, 1.01 - lowest, max(accuracies) - min(accuracies))
     base = alt.Chart().encode(
         x=alt.X("auc:Q", title="AUC of the strongest attack", scale=scale, axis=axis),
@@ -66,9 +67,11 @@ def tradeoff(result: Result, table: pd.DataFrame) -> Figure | None:
     own = table.loc[table["defense"] == "relaxloss", "label"]
     if len(own) > 1:
         texts = base.mark_text(align="left", dx=7, dy=-7, fontSize=10).encode(text="text:N")
-        layers.append(texts.transform_filter(alt.FieldEqualPredicate(field="defense", equal=words.title("relaxloss"))))
+        layers.append(
+            texts.transform_filter(alt.FieldEqualPredicate(field="defense", equal=formatting.title("relaxloss")))
+        )
     spec = finished(_facet(layers, "points", panels, 320), points=points, guess=[{"x": 0.5}])
-    varying = ", ".join(dict.fromkeys(name for label in own for name, _ in words.fields(label)))
+    varying = ", ".join(dict.fromkeys(name for label in own for name, _ in formatting.fields(label)))
     caption = (
         f"Test accuracy against the AUC of the strongest attack, for {_count(len(table), 'setting')} of "
         f"{_count(table['defense'].nunique(), 'method')}. Further up is more useful, further left is more private; "
@@ -107,7 +110,7 @@ def in_sweep_order(group: pd.DataFrame) -> pd.DataFrame:
 
     As they were listed, where that does not order them either.
     """
-    read = [dict(words.fields(label)) for label in group["label"]]
+    read = [dict(formatting.fields(label)) for label in group["label"]]
     try:
         (name,) = {name for each in read for name in each}
         places = [float(each[name]) for each in read]
@@ -171,14 +174,14 @@ def _bins(result: Result, table: pd.DataFrame) -> tuple[Records, Records]:
         mean = found.groupby(["membership", "left", "right"], sort=False)["share"].mean()
         for item in tables.records(mean.reset_index()):
             known = {
-                "panel": words.called(line),
+                "panel": formatting.called(line),
                 "membership": GROUPS[item["membership"]],
                 "share": 100 * item["share"],
             }
             bins.append({"left": item["left"], "right": item["right"]} | known)
         for group, name in GROUPS.items():
             if line[f"{group}_loss"] <= found["right"].max():
-                means.append({"panel": words.called(line), "membership": name, "mean": line[f"{group}_loss"]})
+                means.append({"panel": formatting.called(line), "membership": name, "mean": line[f"{group}_loss"]})
     return bins, means
 
 
@@ -189,14 +192,14 @@ def shift(result: Result, table: pd.DataFrame) -> Figure | None:
     """
     groups: dict[frozenset[tuple[str, str]], list[tuple[float, tables.Line]]] = {}
     for line in tables.records(table[table["defense"] == "relaxloss"]):
-        given = dict(words.fields(line["settings"]))
+        given = dict(formatting.fields(line["settings"]))
         alpha = float(given.pop("alpha"))
         groups.setdefault(frozenset(given.items()), []).append((alpha, line))
     largest = max(groups, key=lambda each: len(groups[each]), default=frozenset())
     lines = sorted(groups.get(largest, []), key=lambda each: each[0])
     if len(lines) < 3:
         return None
-    lines = [(0.0, line) for line in tables.records(table[table["defense"] == words.NONE])[:1]] + lines
+    lines = [(0.0, line) for line in tables.records(table[table["defense"] == formatting.NONE])[:1]] + lines
     points: Records = []
     for alpha, line in lines:
         for which, group in GROUPS.items():
@@ -241,7 +244,7 @@ def roc(result: Result, table: pd.DataFrame) -> Figure | None:
         for adaptive, fpr, tpr in zip(found["adaptive"], found["fpr"], found["tpr"], strict=True):
             panel = MODES["adaptive" if adaptive else "nonadaptive"]
             points.append(
-                {"defense": words.title(line["defense"]), "mode": panel, "fpr": float(fpr), "tpr": float(tpr)}
+                {"defense": formatting.title(line["defense"]), "mode": panel, "fpr": float(fpr), "tpr": float(tpr)}
             )
     if not points:
         return None
@@ -274,7 +277,7 @@ def history(result: Result, table: pd.DataFrame) -> Figure | None:
         for which, group in (("train", "members"), ("test", "test samples")):
             for measure in ("loss", "loss_variance"):
                 if f"{which}_{measure}" in found:
-                    head = {"defense": words.title(line["defense"]), "group": group, "measure": measure}
+                    head = {"defense": formatting.title(line["defense"]), "group": group, "measure": measure}
                     values = found[f"{which}_{measure}"]
                     known = (values > 0) & (values < math.inf)
                     pairs = zip(found["epoch"][known], values[known], strict=True)
@@ -309,7 +312,7 @@ def history(result: Result, table: pd.DataFrame) -> Figure | None:
 
 
 def _named(shown: pd.DataFrame) -> str:
-    return "; ".join(words.called(line) for line in tables.records(shown))
+    return "; ".join(formatting.called(line) for line in tables.records(shown))
 
 
 def _count(number: int, noun: str) -> str:
@@ -342,7 +345,7 @@ def _samples(result: Result, *which: str) -> str:
     }
     names = {"asked": "asked samples", "tested": "test samples", "trained": "members"}
     if "gap" in result.records:  # several models: each number counts a sample once per model
-        asked = f"answers about {single.attacked(result):,} asked samples"
+        asked = f"answers about {single_records.attacked(result):,} asked samples"
         names = {"asked": asked, "tested": "answers about test samples", "trained": "answers about members"}
     counts = [f"{int(rows.loc[places[each], 'n'].iloc[0]):,} {names[each]}" for each in which if places[each].any()]
     seeds = rows["seed"].nunique()

@@ -19,7 +19,7 @@ from typing import Any
 
 from relaxloss import games
 from relaxloss.errors import unknown
-from relaxloss.plan import Experiment, attacks_for
+from relaxloss.experiments.plan import Experiment, attacks_for
 from relaxloss.specs import build
 
 SUFFIX = ".toml"

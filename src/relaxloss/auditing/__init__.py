@@ -1,0 +1,1 @@
+"""Auditing: how well membership can be inferred from a given model."""

@@ -1,0 +1,1 @@
+"""Compute: where jobs run, and how progress is shown."""

@@ -1,0 +1,1 @@
+"""Tables of a user's own: files, data frames, labels and columns."""

@@ -1,0 +1,1 @@
+"""Evaluation: from scores to rows, intervals, records and flags."""

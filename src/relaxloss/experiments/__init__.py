@@ -1,0 +1,1 @@
+"""Experiments: the plan, its jobs, the run and its result."""

@@ -1,0 +1,1 @@
+"""Storage: the content-addressed store and the output directories."""

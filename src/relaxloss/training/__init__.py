@@ -1,0 +1,51 @@
+"""Training: the task, the network and the loop."""
+
+from relaxloss.training.loop import (
+    VERSION,
+    Batch,
+    Fit,
+    Method,
+    Progress,
+    Session,
+    State,
+    copy_of,
+    crop_flip,
+    fit,
+    native_bf16,
+    shuffled_batches,
+)
+from relaxloss.training.task import (
+    OF_PERSON,
+    Builder,
+    Network,
+    Recipe,
+    Samples,
+    Task,
+    encoder_input,
+    make_network,
+    predict,
+)
+
+__all__ = [
+    "OF_PERSON",
+    "VERSION",
+    "Batch",
+    "Builder",
+    "Fit",
+    "Method",
+    "Network",
+    "Progress",
+    "Recipe",
+    "Samples",
+    "Session",
+    "State",
+    "Task",
+    "copy_of",
+    "crop_flip",
+    "encoder_input",
+    "fit",
+    "make_network",
+    "native_bf16",
+    "predict",
+    "shuffled_batches",
+]
