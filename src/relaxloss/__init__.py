@@ -40,7 +40,13 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_NAMES[name]), name)
     if name in __all__:
         return importlib.import_module(f"relaxloss.{name}")
+    if name == "prediction_files":  # the module's name before 0.2
+        return importlib.import_module("relaxloss.auditing.readers")
     raise AttributeError(f"module 'relaxloss' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 __all__ = [

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import relaxloss as rl
-from relaxloss import cli, seeds, trained
+from relaxloss import cli, defenses, seeds, trained
 from relaxloss.attacks import Evidence, functional
 from relaxloss.auditing import audit as auditing
 from relaxloss.auditing import trained_model
@@ -27,7 +27,7 @@ from relaxloss.experiments import jobs
 from relaxloss.games import Redrawn
 from relaxloss.report.audit import page
 from relaxloss.trained import Trained
-from relaxloss.training import Session
+from relaxloss.training import Session, predict
 from relaxloss.training.task import Recipe, Samples, Task
 
 OVERFIT = Recipe(model="mlp:hidden=64", epochs=60, milestones=(50,), batch_size=32)
@@ -96,8 +96,8 @@ def test_shadows_are_trained_as_the_model_was_on_samples_drawn_anew(
     assert np.array_equal(predictions.member, np.isin(evidence.asked, model.split["members"]))
     seed = seeds.seed(0, "model", 1)
     members = np.flatnonzero(evidence.shadow_member[1])
-    fit = trained.defenses.parse("none").fit(Task.of(blobs, members, recipe=OVERFIT, seed=seed), Session())
-    by_hand = trained.predict(fit.network, torch.from_numpy(blobs.x)).numpy()
+    fit = defenses.parse("none").fit(Task.of(blobs, members, recipe=OVERFIT, seed=seed), Session())
+    by_hand = predict(fit.network, torch.from_numpy(blobs.x)).numpy()
     assert np.array_equal(evidence.shadows[1].plain, by_hand)
     statistics = [functional.logit_margin(each.plain, each.labels) for each in (evidence.target, *evidence.shadows)]
     shadows = np.stack(statistics[1:])[:, evidence.asked]
@@ -158,9 +158,9 @@ def test_what_is_released_is_what_is_asked(blobs: Dataset, monkeypatch: pytest.M
     """HAMP answers with other confidences than its network has, and so do its shadows."""
     model = trained.train(blobs, "hamp", recipe=OVERFIT, test=0.4)
     _, evidence = caught(monkeypatch, model, blobs, shadows=1)
-    released = trained.predict(model.release, torch.from_numpy(blobs.x)).numpy()
+    released = predict(model.release, torch.from_numpy(blobs.x)).numpy()
     assert np.array_equal(evidence.target.plain, released[evidence.asked])
-    assert not np.allclose(released, trained.predict(model.network, torch.from_numpy(blobs.x)).numpy())
+    assert not np.allclose(released, predict(model.network, torch.from_numpy(blobs.x)).numpy())
     monkeypatch.undo()
     audit = audit_model(model, blobs)
     assert {"randomised_release", "release_changes_labels", "copies", "epsilon_meaningless"} <= set(audit.passed)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import subprocess
 import sys
 import tomllib
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from relaxloss import cli, defenses
+from command_line import call
+from relaxloss import defenses
 from relaxloss.defenses import early_stopping
 from relaxloss.errors import UserError
 from relaxloss.trained import Trained
 
 QUICK = ("--model", "mlp:hidden=16", "--epochs", "4", "--engine", "inprocess")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a call came to."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def call(*arguments: str, cwd: Path | None = None) -> Done:
-    """The command line in this process: an interpreter with torch takes seconds to start."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["relaxloss", *arguments])
-        if cwd is not None:
-            patch.chdir(cwd)
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            try:
-                cli.main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 def test_it_is_a_program_too(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_cli import call
 
+from command_line import call
 from relaxloss import data, trained
 from relaxloss.data import Column, Dataset, npz
 from relaxloss.data.tabular import column_descriptions

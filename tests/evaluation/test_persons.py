@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from test_cli import call
 
+from command_line import call
 from relaxloss import data, trained
 from relaxloss.compute.engine import Engine
 from relaxloss.data import Dataset, npz

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_report import NONE, RELAX, result_of, rows_of, with_curves
 
+from comparison_results import NONE, RELAX, result_of, rows_of, with_curves
 from relaxloss import report
 from relaxloss.errors import UserError
 from relaxloss.evaluation.flags import Flag

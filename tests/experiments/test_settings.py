@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import call
-from test_data import WRITERS, bits, shrink, write_tiles
 
+from command_line import call
+from published_files import WRITERS, bits, shrink, write_tiles
 from relaxloss import data, defenses, settings
 from relaxloss.data.dataset import sources
 from relaxloss.errors import UserError

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_report import NONE, RELAX, result_of, rows_of, with_curves
 
+from comparison_results import NONE, RELAX, result_of, rows_of, with_curves
 from relaxloss import report
 from relaxloss.report.comparison.frontier import frontier
 

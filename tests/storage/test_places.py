@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import call
 
 import relaxloss as rl
+from command_line import call
 from relaxloss import attacks
 from relaxloss.compute.engine import Engine
 from relaxloss.data import Dataset

@@ -72,11 +72,11 @@ class Cut(Exception):
 
 def test_emulated_bf16_is_warned_of(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     half = replace(task, recipe=replace(task.recipe, precision="bf16", epochs=1, milestones=()))
-    monkeypatch.setattr("relaxloss.training.native_bf16", lambda: False)
+    monkeypatch.setattr("relaxloss.training.loop.native_bf16", lambda: False)
     with pytest.warns(UserWarning, match="without bf16 arithmetic.*take precision=float32"):
         fit(NONE, half)
     weights(task)  # no warning: it would be an error
-    monkeypatch.setattr("relaxloss.training.native_bf16", lambda: True)
+    monkeypatch.setattr("relaxloss.training.loop.native_bf16", lambda: True)
     fit(NONE, half)
 
 

@@ -459,7 +459,7 @@ def test_a_setting_that_fails_is_passed_over(blobs: Dataset, tmp_path: Path, mon
         line = {f"{name}{end}": 0.6 for name in ("top1", "auc", *TPRS) for end in ("", "_low", "_high")}
         return [{"spec": str(each), "note": "", "idle": "", "attack": "loss"} | line for each in tried]
 
-    monkeypatch.setattr(tuning, "measure", measured)
+    monkeypatch.setattr(sys.modules[tuning.Tuning.__module__], "measure", measured)
     found = rl.tune(SPEC, max_auc=0.7, out=tmp_path, data=blobs)
     failed = found.table[found.table["note"] != ""]
     assert list(failed["note"]) == ["failed: training diverged"]

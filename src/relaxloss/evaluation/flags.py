@@ -61,16 +61,16 @@ class Facts:
         most_of_one: the most samples that one person has; where ε is of a person, 1.
         selected_on_asked: whether asked samples chose the model, its settings or the stopping time.
         idle: why the defense did nothing in this training; empty if it acted as far as one can tell.
-        label_fit: `relaxloss.evaluation.comparability.label_fit` of each side that it can be told of, by the side's name.
-        copies: the share of non-members that are copies of a member: `relaxloss.evaluation.comparability.copied_rows` where the rows are
-            known, else `relaxloss.evaluation.comparability.copies`.
+        label_fit: `comparability.label_fit` of each side that it can be told of, by the side's name.
+        copies: the share of non-members that are copies of a member: `comparability.copied_rows` where the rows are
+            known, else `comparability.copies`.
         class_mix: `relaxloss.evaluation.comparability.class_mix`.
         skill: the accuracy on non-members, the lower end of its interval, and the share of their most frequent class.
         repeats: `relaxloss.evaluation.comparability.repeats`.
         exchanged: `relaxloss.evaluation.comparability.exchanged`.
         bystanders: how well models that lack a sample tell the target's members from its non-members: the AUC of their
             confidence, and its interval at level 0.999.
-        blind: how well a classifier that never saw the model tells members by their samples (`relaxloss.evaluation.blind_baseline`): its
+        blind: how well a classifier that never saw the model tells members by their samples (`blind_baseline`): its
             AUC and interval, likewise.
         rows_per_person: how well the number of a person's samples tells who is a member: its AUC and interval, too.
         unlike: the AUC of the target's confidence for its own members, the mean of the shadows' for theirs, and by how

@@ -264,8 +264,8 @@ def _drawn(target: _Job, persons: npt.NDArray[np.int64], shadows: int) -> list[_
     ]
     if frozen:
         raise UserError(
-            f"{validation.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members taught "
-            "it; expected an estimator that is fitted as a whole: give it unfitted parts, or shadows=0"
+            f"{validation.listed(frozen)} is fitted beforehand, and a shadow would hold what the target's members "
+            "taught it; expected an estimator that is fitted as a whole: give it unfitted parts, or shadows=0"
         )
     drawn = shadow_jobs.drawn(target.seed, shadows, persons, target.member)
     return [replace(fresh, member=member, seed=seed) for member, seed in drawn]
@@ -353,8 +353,8 @@ def _stacked(train: Any, test: Any) -> tuple[Any, int]:
         pairs = zip(train.columns, train.dtypes, test.dtypes, strict=True)
         if apart := [f"{name} ({one}, {other})" for name, one, other in pairs if not _joins(one, other)]:
             raise UserError(
-                f"x_train and x_test hold columns of different types: {validation.listed(apart)}; expected the same, as "
-                "categories too: x_test.astype(x_train.dtypes)"
+                f"x_train and x_test hold columns of different types: {validation.listed(apart)}; expected the same, "
+                "as categories too: x_test.astype(x_train.dtypes)"
             )
         return pd.concat([train, test], ignore_index=True), len(train)
     if scipy.sparse.issparse(train):

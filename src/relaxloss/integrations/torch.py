@@ -138,7 +138,9 @@ def audit_module(
         delta=delta, level=level, seed=seed, evidence=evidence, lacking=lacking,
         known={
             "changed_on_repeat": float((once != again).any(axis=1).mean()),
-            "copies": comparability.copied_rows(pool.bytes, found.labels, np.flatnonzero(member), np.flatnonzero(~member)),
+            "copies": comparability.copied_rows(
+                pool.bytes, found.labels, np.flatnonzero(member), np.flatnonzero(~member)
+            ),
         },
     )  # fmt: skip
 

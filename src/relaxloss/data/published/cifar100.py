@@ -1,4 +1,4 @@
-"""CIFAR-100 (Krizhevsky 2009) with its fine labels, training and test sets merged; see `relaxloss.data.published.cifar10`."""
+"""CIFAR-100 (Krizhevsky 2009) with its fine labels, both sets merged; see `relaxloss.data.published.cifar10`."""
 
 from __future__ import annotations
 

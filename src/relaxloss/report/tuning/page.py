@@ -133,8 +133,10 @@ def frontier(tuning: Tuning) -> Figure:
     measure, field = tuning.wish.measure, tuning.strength.field
     panels = {
         "top1": ("test accuracy (%)", 100.0, tuning.goal.floor),
-        measure: (formatting.quantity(measure) + ("" if measure == "auc" else " (%)"), 1.0 if measure == "auc" else 100.0,
-                  tuning.goal.bound),
+        measure: (
+            formatting.quantity(measure) + ("" if measure == "auc" else " (%)"),
+            1.0 if measure == "auc" else 100.0, tuning.goal.bound,
+        ),
     }  # fmt: skip
     tried = tuning.table[(tuning.table["order"] > 0) & tuning.table["top1"].notna()]
     points = [
@@ -174,8 +176,8 @@ def frontier(tuning: Tuning) -> Figure:
         ]
         drawn.append(alt.layer(*layers).properties(width=WIDTH / 2, height=260))
     caption = (
-        f"Test accuracy and the {formatting.quantity(measure)} of the strongest adaptive attack over {field}, on the folds "
-        f"that chose it. Bars: {100 * tuning.facts['level']:g} % intervals. "
+        f"Test accuracy and the {formatting.quantity(measure)} of the strongest adaptive attack over {field}, on the "
+        f"folds that chose it. Bars: {100 * tuning.facts['level']:g} % intervals. "
         f"n = {tuning.facts['asked_per_game']:,} samples (or persons, with all of theirs) asked about in each of "
         f"{len(tuning.facts['games'])} games."
     )
