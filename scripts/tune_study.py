@@ -66,7 +66,7 @@ def one(given: argparse.Namespace, seed: int) -> dict[str, Any]:
     games = tuning.games_of(strength, base, given.repeats)
     (line,) = tuning.measure(base, [hand], games, out, engine=engine, watch=watch)
     tuned = tuning.tune(
-        base, out, defense=given.defense, wish=tuning.Wish(max_auc=line["auc"]), settings=given.settings,
+        base, out, defense=given.defense, objective=tuning.Objective(max_auc=line["auc"]), settings=given.settings,
         repeats=given.repeats, engine=engine, watch=watch,
     )  # fmt: skip
     compared = tuple(dict.fromkeys([defenses.NONE, hand, tuned.chosen]))

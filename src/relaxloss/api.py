@@ -11,11 +11,11 @@ from relaxloss import defenses, report, tuning
 from relaxloss.compute.engine import Engine
 from relaxloss.data import Dataset
 from relaxloss.defenses import Defense
-from relaxloss.experiments.run import Experiment, Result, Watch, load_data, run
+from relaxloss.experiments.run import Experiment, ProgressListener, Result, load_data, run
 from relaxloss.report.tuning import page
 from relaxloss.storage import directories
 from relaxloss.training.task import Recipe
-from relaxloss.tuning import Tuning, Wish
+from relaxloss.tuning import Objective, Tuning
 
 
 def compare(
@@ -24,7 +24,7 @@ def compare(
     *,
     data: Dataset | None = None,
     engine: Engine | None = None,
-    watch: Watch | None = None,
+    watch: ProgressListener | None = None,
     store: Path | str | None = None,
     overwrite: bool = False,
 ) -> Result:
@@ -87,12 +87,12 @@ def tune(
     repeats: int = 1,
     data: Dataset | None = None,
     engine: Engine | None = None,
-    watch: Watch | None = None,
+    watch: ProgressListener | None = None,
     overwrite: bool = False,
 ) -> Tuning:
     """Choose a defense's strength on folds that the final evaluation never asks about, and write down what chose it.
 
-    Give exactly one of `max_auc`, `max_tpr` and `keep_accuracy`; see `relaxloss.tuning.Wish`.
+    Give exactly one of `max_auc`, `max_tpr` and `keep_accuracy`; see `relaxloss.tuning.Objective`.
 
     Args:
         on: a data set, its name, or an experiment: its attacks, recipe and only seed are taken, and its defenses stand
@@ -119,14 +119,14 @@ def tune(
         data, experiment = on, Experiment(on.name)
     else:
         experiment = on if isinstance(on, Experiment) else Experiment(on)
-    wish = Wish(max_auc, max_tpr, keep_accuracy, fpr)
+    objective = Objective(max_auc, max_tpr, keep_accuracy, fpr)
     options: dict[str, Any] = {"field": field, "low": low, "high": high, "repeats": repeats}
     other = functools.partial(
-        page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), wish=wish, **options
+        page.lost, experiment=experiment, data=data, defense=defenses.parse(defense), objective=objective, **options
     )
     directories.keep(Path(out), "tune", other, overwrite)
     found = tuning.tune(
-        experiment, out, defense=defense, wish=wish, field=field, low=low,
+        experiment, out, defense=defense, objective=objective, field=field, low=low,
         high=high, settings=settings, repeats=repeats, data=data, engine=engine, watch=watch,
     )  # fmt: skip
     page.save(found, Path(out))

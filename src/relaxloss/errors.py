@@ -34,7 +34,7 @@ def unknown(kind: str, got: object, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {str(got)!r}: {hint}known: {', '.join(names) or 'none'}")
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line: a `UserError`'s message; of any other its type, its message, and the line it comes from.
 
     That is the last line of the user's own code, if there is one: it says more than a library's beneath it.

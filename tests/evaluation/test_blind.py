@@ -14,7 +14,7 @@ from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
 from relaxloss.evaluation import blind_baseline
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 from relaxloss.integrations.sklearn import audit_estimator
 from relaxloss.integrations.torch import audit_module
 
@@ -30,8 +30,8 @@ def population(
     return x, chance.integers(0, 3, n), member
 
 
-def singly(n: int) -> Asked:
-    return Asked.of(np.arange(n), np.arange(n))
+def singly(n: int) -> Grouping:
+    return Grouping.of(np.arange(n), np.arange(n))
 
 
 @pytest.mark.parametrize("width", [4, 80])
@@ -85,7 +85,7 @@ def test_persons_are_in_one_fold() -> None:
     person = np.repeat(np.arange(200), 5)
     x = chance.normal(size=(200, 4))[person]
     member = (np.arange(200) < 100)[person]
-    found = blind_baseline.auc(x, np.zeros(1000, np.int64), member, Asked.of(np.arange(1000), person), 0, 0.999)
+    found = blind_baseline.auc(x, np.zeros(1000, np.int64), member, Grouping.of(np.arange(1000), person), 0, 0.999)
     assert found is not None
     assert found[1] < 0.5 < found[2]
 

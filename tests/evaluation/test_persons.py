@@ -20,7 +20,7 @@ from relaxloss.compute.engine import Engine
 from relaxloss.data import Dataset, npz
 from relaxloss.errors import UserError
 from relaxloss.evaluation import rows as measures
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 from relaxloss.experiments.plan import Experiment, Plan
 from relaxloss.experiments.result import Result
 from relaxloss.experiments.run import run
@@ -110,7 +110,7 @@ def test_the_mean_over_a_persons_samples() -> None:
     rng = np.random.default_rng(1)
     persons, samples = rng.integers(0, 40, 500), np.sort(rng.choice(500, 200, replace=False))
     values = rng.normal(size=(3, 200))
-    asked = Asked.of(samples, persons)
+    asked = Grouping.of(samples, persons)
     frame = pd.DataFrame(values.T).assign(person=persons[samples], sample=samples).groupby("person")
     np.testing.assert_allclose(asked.mean(values), frame[[0, 1, 2]].mean().to_numpy().T)
     assert np.array_equal(asked.largest(values), frame[[0, 1, 2]].max().to_numpy().T)
@@ -118,7 +118,7 @@ def test_the_mean_over_a_persons_samples() -> None:
     assert asked.records.tolist() == frame["sample"].first().tolist()
     values[0, 3] = np.inf
     assert np.isfinite(asked.mean(values)).all()
-    alone = Asked.of(samples, np.arange(500)[::-1])
+    alone = Grouping.of(samples, np.arange(500)[::-1])
     assert np.array_equal(alone.mean(values), values[:, ::-1]), "each sample's own, infinite ones too"
 
 

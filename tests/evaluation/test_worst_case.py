@@ -19,7 +19,7 @@ from relaxloss.compute.engine import Engine
 from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.evaluation import one_run_audit, records
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 from relaxloss.experiments import result as results
 from relaxloss.experiments.plan import Experiment
 from relaxloss.experiments.result import Result
@@ -71,7 +71,7 @@ def test_the_bound_of_epsilon_counts_the_first_models_coins() -> None:
     """Scores of several models: the first one's tell its own coins, the others' tell nothing."""
     game = RandomHalves(models=4)
     design, rng = game.draw(np.zeros(1000, np.int64), 2, 0), np.random.default_rng(0)
-    asked = Asked.of(design.asked, np.arange(1000))
+    asked = Grouping.of(design.asked, np.arange(1000))
     member = design.member[:, design.asked]
     scores = np.concatenate([3.0 * member[0] + rng.normal(size=len(design.asked)), rng.normal(size=member[1:].size)])
     plan: Any = SimpleNamespace(experiment=SimpleNamespace(game=game, level=0.95))

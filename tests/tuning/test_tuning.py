@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from relaxloss.games import FiveFolds, TuningFolds, five_folds, parse
 from relaxloss.report.tuning import page as tuning_page
 from relaxloss.report.tuning import sentences
 from relaxloss.training.task import Recipe
-from relaxloss.tuning import Wish, strength_of
+from relaxloss.tuning import Objective, strength_of
 from relaxloss.tuning.search import Goal, Point, Range, first, following, search
 
 LABELS = np.random.default_rng(0).integers(0, 5, 1003)
@@ -268,7 +269,7 @@ def test_wrong_strengths_are_explained(spec: str, options: dict[str, Any], said:
 )
 def test_wrong_wishes_are_explained(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Wish(**options)
+        Objective(**options)
 
 
 def test_wrong_experiments_are_explained(tuned: tuple[tuning.Tuning, Path], blobs: Dataset) -> None:
@@ -297,7 +298,7 @@ def tuned(blobs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[tun
 
 def search_only(out: Path, settings: int, **more: Any) -> tuning.Tuning:
     """What `tuned` is, without a page."""
-    return tuning.tune(SPEC, out, wish=Wish(max_auc=0.6), settings=settings, engine=HERE, **more)
+    return tuning.tune(SPEC, out, objective=Objective(max_auc=0.6), settings=settings, engine=HERE, **more)
 
 
 def test_another_tuning_is_not_replaced(tuned: tuple[tuning.Tuning, Path], blobs: Dataset) -> None:
@@ -422,7 +423,9 @@ def test_what_chose_on_other_data_is_undecided(blobs: Dataset) -> None:
 def test_a_bound_that_no_setting_meets_is_said(
     tuned: tuple[tuning.Tuning, Path], blobs: Dataset, tmp_path: Path
 ) -> None:
-    found = tuning.tune(SPEC, tuned[1], wish=Wish(max_auc=0.501), settings=4, high=1.0, data=blobs, engine=HERE)
+    found = tuning.tune(
+        SPEC, tuned[1], objective=Objective(max_auc=0.501), settings=4, high=1.0, data=blobs, engine=HERE
+    )
     tuning_page.save(found, tmp_path)
     assert not found.met
     assert found.line["auc"] == found.table["auc"].min() > 0.501
@@ -432,7 +435,7 @@ def test_a_bound_that_no_setting_meets_is_said(
 
 
 def test_accuracy_can_be_kept_instead(tuned: tuple[tuning.Tuning, Path], blobs: Dataset) -> None:
-    found = tuning.tune(SPEC, tuned[1], wish=Wish(keep_accuracy=0.04), settings=6, data=blobs, engine=HERE)
+    found = tuning.tune(SPEC, tuned[1], objective=Objective(keep_accuracy=0.04), settings=6, data=blobs, engine=HERE)
     none, settings = found.table.iloc[0], found.table.iloc[1:]
     kept = settings[settings["top1"] >= none["top1"] - 0.04]
     assert found.met
@@ -443,7 +446,14 @@ def test_accuracy_can_be_kept_instead(tuned: tuple[tuning.Tuning, Path], blobs: 
 def test_a_choice_that_never_acted_is_said(blobs: Dataset, tmp_path: Path) -> None:
     short = replace(SPEC, recipe=replace(TINY, epochs=1, milestones=()))
     found = tuning.tune(
-        short, tmp_path, defense="relaxloss", wish=Wish(max_auc=0.9), high=0.2, settings=2, data=blobs, engine=HERE
+        short,
+        tmp_path,
+        defense="relaxloss",
+        objective=Objective(max_auc=0.9),
+        high=0.2,
+        settings=2,
+        data=blobs,
+        engine=HERE,
     )
     assert found.line["note"].startswith("never came to act: the training loss came down to")
     assert found.table["note"][0] == "", "no defense never acts, and nobody expects it to"

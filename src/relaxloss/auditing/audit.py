@@ -29,7 +29,7 @@ from relaxloss.errors import UserError
 from relaxloss.evaluation import flags, one_run_audit, score_facts
 from relaxloss.evaluation import rows as measures
 from relaxloss.evaluation.flags import Flag
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 from relaxloss.experiments.result import COLUMNS
 from relaxloss.provenance import __version__
 from relaxloss.signals import Signals
@@ -180,7 +180,7 @@ def run(
     table, unmeasured = scores_of(evidence, chosen, LACKING | dict(lacking or {}))
     if not table:
         raise UserError(f"none of the attacks can be made: {'; '.join(f'{k}: {v}' for k, v in unmeasured.items())}")
-    asked = Asked.of(np.arange(len(found.member)), found.persons)
+    asked = Grouping.of(np.arange(len(found.member)), found.persons)
     table = {name: own for attack, scores in table.items() for name, own in asked.scores(attack, scores).items()}
     member = found.member[asked.records]
     if coin_flips:
@@ -200,7 +200,7 @@ def run(
     head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
     lines = [head | {"adaptive": how if item["attack"] else None} | item for item in rows]
     worst = summary.worst(rows)
-    worst |= summary.told(table, member, worst, level)
+    worst |= summary.one_table(table, member, worst, level)
     worst["graded"] = score_facts.graded(table, member)  # of two scores, no curve and no order of records
     strongest = table[worst["graded"]]
     return Audit(
@@ -308,7 +308,7 @@ def _unmet(attack: Attack, evidence: Evidence, lacking: Mapping[str, str]) -> st
     return None
 
 
-def _utility(found: Predictions, asked: Asked, level: float) -> list[measures.Row]:
+def _utility(found: Predictions, asked: Grouping, level: float) -> list[measures.Row]:
     inside = found.member
     persons, others = (measures.persons_of(asked.person[side]) for side in (inside, ~inside))
     with np.errstate(invalid="ignore"):  # infinite losses: no mean, no variance
@@ -326,7 +326,7 @@ def _utility(found: Predictions, asked: Asked, level: float) -> list[measures.Ro
 
 
 def _decisions(
-    name: str, scores: Scores, found: Predictions, asked: Asked, level: float, seed: int
+    name: str, scores: Scores, found: Predictions, asked: Grouping, level: float, seed: int
 ) -> list[measures.Row]:
     """Balanced accuracy at thresholds chosen on one half of whom is asked, measured on the other."""
     member, labels = found.member[asked.records], found.labels[asked.records]
@@ -340,7 +340,7 @@ def _decisions(
     return [item | {"note": item["note"] or "threshold chosen on the other half"} for item in rows]
 
 
-def _facts(found: Predictions, asked: Asked, name: str, level: float, seed: int) -> dict[str, Any]:
+def _facts(found: Predictions, asked: Grouping, name: str, level: float, seed: int) -> dict[str, Any]:
     persons = {}
     if not asked.single:
         member = found.member[asked.records]

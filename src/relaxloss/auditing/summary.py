@@ -19,7 +19,7 @@ from relaxloss.auditing.predictions import Predictions
 from relaxloss.evaluation import blind_baseline, comparability, flags, score_facts
 from relaxloss.evaluation import rows as measures
 from relaxloss.evaluation.flags import Facts, Flag
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 from relaxloss.evaluation.records import exposure
 from relaxloss.evaluation.rows import TPRS
 
@@ -46,7 +46,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def told(
+def one_table(
     table: Mapping[str, Scores], member: npt.NDArray[np.bool_], found: Mapping[str, Any], level: float
 ) -> dict[str, Any]:
     """What was shown, beside `worst` (`found`), corrected for all attacks and for four tests of each.
@@ -78,7 +78,7 @@ def told(
     }
 
 
-def by_class(table: Mapping[str, Scores], found: Predictions, asked: Asked, level: float) -> list[dict[str, Any]]:
+def by_class(table: Mapping[str, Scores], found: Predictions, asked: Grouping, level: float) -> list[dict[str, Any]]:
     """The strongest attack within each class that has members and non-members enough, the most exposed class first.
 
     Each with an interval that is corrected for all attacks and classes. Nothing where persons have several samples,
@@ -102,7 +102,7 @@ def by_class(table: Mapping[str, Scores], found: Predictions, asked: Asked, leve
     return sorted(lines, key=lambda line: -line["low"])
 
 
-def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
+def records(scores: Scores, found: Predictions, asked: Grouping) -> pd.DataFrame:
     """One line per sample, or per person with several, the most exposed first; see `auditing.Audit`."""
     member, names = found.member[asked.records], np.array(found.classes)
     rank, fpr = exposure(scores, member)
@@ -127,7 +127,7 @@ def records(scores: Scores, found: Predictions, asked: Asked) -> pd.DataFrame:
 def facts(
     table: Mapping[str, Scores],
     found: Predictions,
-    asked: Asked,
+    asked: Grouping,
     rows: Sequence[measures.Row],
     adaptive: bool | None,
     evidence: Evidence,
@@ -175,7 +175,9 @@ def _interval(scores: Scores, member: npt.NDArray[np.bool_]) -> tuple[float, flo
     return metrics.auc(scores, member), *metrics.auc_interval(scores, member, flags.AUC_LEVEL)
 
 
-def _bystanders(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+def _bystanders(
+    hinges: npt.NDArray[np.float64], found: Predictions, asked: Grouping
+) -> tuple[float, float, float] | None:
     """Of the mean confidence of those shadows that lack a sample, for persons whom some lack."""
     member = found.member[asked.records]
     lacked = (~found.shadow_member).sum(axis=0)
@@ -186,13 +188,13 @@ def _bystanders(hinges: npt.NDArray[np.float64], found: Predictions, asked: Aske
     return _interval(asked.mean(mean)[known], member[known])
 
 
-def _blind(evidence: Evidence, found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+def _blind(evidence: Evidence, found: Predictions, asked: Grouping) -> tuple[float, float, float] | None:
     assert evidence.x is not None
     x = evidence.x[evidence.asked]
     return blind_baseline.auc(x, found.labels, found.member, asked, evidence.seed, flags.AUC_LEVEL)
 
 
-def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -> tuple[float, float, float] | None:
+def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Grouping) -> tuple[float, float, float] | None:
     """The AUC of the target's confidence for its members, the shadows' mean one for theirs, their distance in errors.
 
     Shadows of the target's kind are as likely as it to have any AUC. The variance of one is taken as DeLong's of the
@@ -212,7 +214,7 @@ def _unlike(hinges: npt.NDArray[np.float64], found: Predictions, asked: Asked) -
     return area, mean, (area - mean) / math.sqrt(variance * (1 + 1 / len(areas)))
 
 
-def design_flags(found: Predictions, asked: Asked) -> tuple[Flag, ...]:
+def design_flags(found: Predictions, asked: Grouping) -> tuple[Flag, ...]:
     """A flag if the number of shadows that have a sample tells whether the target has it too."""
     if not len(found.shadow_member):
         return ()

@@ -27,9 +27,9 @@ from relaxloss.data import Dataset
 from relaxloss.errors import UserError
 from relaxloss.evaluation import comparability, flags
 from relaxloss.experiments import jobs
-from relaxloss.experiments.jobs import Reference
+from relaxloss.experiments.jobs import DatasetHandle
 from relaxloss.experiments.plan import queries_of, unmet
-from relaxloss.experiments.run import Experiment, Failures, Plan, Quiet, Watch, run_trainings, with_repairs
+from relaxloss.experiments.run import Experiment, Failures, Plan, ProgressListener, Quiet, run_trainings, with_repairs
 from relaxloss.games import Redrawn
 from relaxloss.signals import Signals
 from relaxloss.storage.store import Store, pack_weights
@@ -52,8 +52,8 @@ def audit_model(
     attacks: str | Sequence[Attack | str] = "all",
     store: Path | str | None = None,
     engine: Engine | None = None,
-    reference: Dataset | Reference | None = None,
-    watch: Watch | None = None,
+    reference: Dataset | DatasetHandle | None = None,
+    watch: ProgressListener | None = None,
     name: str = "model",
     level: float = 0.95,
     seed: int = 0,
@@ -153,7 +153,12 @@ def _game(model: Trained, data: Dataset, pool: Any, outside: Any, shadows: int) 
 
 
 def _plan(
-    model: Trained, data: Dataset, reference: Dataset | Reference, game: Redrawn, chosen: Sequence[Attack], seed: int
+    model: Trained,
+    data: Dataset,
+    reference: Dataset | DatasetHandle,
+    game: Redrawn,
+    chosen: Sequence[Attack],
+    seed: int,
 ) -> Plan:
     """The shadows' trainings, and what they are asked for the attacks that can be made."""
     usable = [each for each in chosen if not unmet(each, game) and not isinstance(each, GradientNorm)]  # the target's
@@ -167,7 +172,7 @@ def _plan(
     )  # fmt: skip
 
 
-def _shadows(plan: Plan, store: Store, engine: Engine, watch: Watch) -> Shadows:
+def _shadows(plan: Plan, store: Store, engine: Engine, watch: ProgressListener) -> Shadows:
     """Train and observe them, but for those in the store."""
     (defense,), (seed,) = plan.experiment.defenses, plan.experiment.seeds
     design = plan.designs[seed]

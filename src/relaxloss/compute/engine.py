@@ -18,7 +18,7 @@ import torch
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from relaxloss.errors import MissingExtra, UserError, told, unknown
+from relaxloss.errors import MissingExtra, UserError, one_line, unknown
 from relaxloss.specs import DIGESTS
 
 J = TypeVar("J")
@@ -168,4 +168,4 @@ def _attempt(function: Callable[[J], R], index: int, job: J) -> Outcome[R]:
         return Outcome(index, function(job))
     except Exception as error:
         kind = type(error) if isinstance(error, UserError) else Exception
-        return Outcome(index, error=told(error), trace=traceback.format_exc(), kind=kind)
+        return Outcome(index, error=one_line(error), trace=traceback.format_exc(), kind=kind)

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from relaxloss import metrics, seeds
 from relaxloss.attacks.quantile import CATEGORIES, features
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 
 FOLDS = 5
 FEWEST = 5  # persons of each side in each fold
@@ -34,7 +34,7 @@ def auc(
     x: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
     member: npt.NDArray[np.bool_],
-    asked: Asked,
+    asked: Grouping,
     seed: int,
     level: float,
 ) -> tuple[float, float, float] | None:

@@ -15,7 +15,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Grouping:
     """N samples as those of P persons; each of another, unless somebody says whose they are.
 
     Attributes:
@@ -27,10 +27,10 @@ class Asked:
     person: Ints
 
     @staticmethod
-    def of(samples: Ints, persons: Ints) -> Asked:
+    def of(samples: Ints, persons: Ints) -> Grouping:
         """The given places ``(N,)`` in a pool of which each sample is of the person in `persons` ``(M,)``."""
         _, first, person = np.unique(persons[samples], return_index=True, return_inverse=True)
-        return Asked(samples[first], person)
+        return Grouping(samples[first], person)
 
     @property
     def single(self) -> bool:

@@ -27,7 +27,7 @@ from relaxloss.data import Dataset
 from relaxloss.data.tabular.column_descriptions import Known
 from relaxloss.defenses import Defense
 from relaxloss.defenses.base import fitted, released
-from relaxloss.errors import UserError, told
+from relaxloss.errors import UserError, one_line
 from relaxloss.games import Design, Game
 from relaxloss.signals import Signals
 from relaxloss.storage.store import MissingEntry, Store, pack_array, pack_arrays, pack_weights, unpack_weights
@@ -39,7 +39,7 @@ WEIGHTS, HISTORY, FACTS, ARRAYS = "weights.safetensors", "history.json", "facts.
 
 
 @dataclass(frozen=True)
-class Reference:
+class DatasetHandle:
     """A data set by name, with the fingerprint that it must have; workers load it themselves, once."""
 
     name: str
@@ -51,7 +51,7 @@ class Reference:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(reference: Reference) -> Dataset:
+def _loaded(reference: DatasetHandle) -> Dataset:
     dataset = data_sets.load(
         reference.name,
         label=reference.label,
@@ -64,7 +64,7 @@ def _loaded(reference: Reference) -> Dataset:
     return dataset
 
 
-def resolve(data: Dataset | Reference) -> Dataset:
+def resolve(data: Dataset | DatasetHandle) -> Dataset:
     """The data set itself."""
     return data if isinstance(data, Dataset) else _loaded(data)
 
@@ -88,7 +88,7 @@ class TrainJob:
     """
 
     key: str
-    data: Dataset | Reference
+    data: Dataset | DatasetHandle
     game: Game
     seed: int
     row: int
@@ -115,11 +115,11 @@ class Failure:
     @staticmethod
     def of(error: Exception) -> Failure:
         """That of the error being handled."""
-        return Failure(told(error), "" if isinstance(error, UserError) else traceback.format_exc())
+        return Failure(one_line(error), "" if isinstance(error, UserError) else traceback.format_exc())
 
 
 @dataclass(frozen=True)
-class Produced:
+class JobResult:
     """A job's result.
 
     Attributes:
@@ -153,7 +153,7 @@ def network_of(defense: Defense, task: Task, state: Mapping[str, Any]) -> Networ
     return network.eval()
 
 
-def train_and_observe(job: TrainJob) -> Produced:
+def train_and_observe(job: TrainJob) -> JobResult:
     """Run a `TrainJob`."""
     dataset = resolve(job.data)
     design = job.game.draw_from(dataset, job.seed)
@@ -185,7 +185,7 @@ def train_and_observe(job: TrainJob) -> Produced:
                 produced["signals", each.key] = _observed(each.query, release, network, dataset, design)
             except Exception as error:  # and of the queries only this one
                 failures[each.key] = Failure.of(error)
-    return Produced(produced, seconds, failures)
+    return JobResult(produced, seconds, failures)
 
 
 def _observed(query: str, release: nn.Module, network: Network, dataset: Dataset, design: Design) -> Files:
@@ -244,7 +244,7 @@ class ScoreJob:
     """
 
     root: Path
-    data: Dataset | Reference
+    data: Dataset | DatasetHandle
     game: Game
     seed: int
     target_keys: Mapping[int, tuple[str, ...]]
@@ -252,7 +252,7 @@ class ScoreJob:
     attacks: tuple[tuple[str, Attack], ...]
 
 
-def score(job: ScoreJob) -> Produced:
+def score(job: ScoreJob) -> JobResult:
     """Run a `ScoreJob`: per attack ``scores (T, N)``, and ``rehearsal (F,)`` on the first target's first shadow.
 
     The rehearsal is NaN where there are too few shadows for it. An attack that fails stops no other.
@@ -272,7 +272,7 @@ def score(job: ScoreJob) -> Produced:
                 produced["scores", key] = {ARRAYS: pack_arrays(_scores(attack, rows))}
         except Exception as error:
             failures[key] = Failure.of(error)
-    return Produced(produced, time.monotonic() - start, failures)
+    return JobResult(produced, time.monotonic() - start, failures)
 
 
 def _scores(attack: Attack, rows: tuple[Evidence, ...]) -> dict[str, Scores]:

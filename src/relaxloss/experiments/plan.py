@@ -19,7 +19,7 @@ from relaxloss.data.tabular import column_descriptions
 from relaxloss.data.tabular.column_descriptions import Known
 from relaxloss.defenses import NONE, Composed, Defense, DefenseField
 from relaxloss.errors import MissingExtra, UserError, unknown
-from relaxloss.experiments.jobs import Observation, Reference, ScoreJob, TrainJob
+from relaxloss.experiments.jobs import DatasetHandle, Observation, ScoreJob, TrainJob
 from relaxloss.experiments.tuned import TunedField
 from relaxloss.games import Design, FiveFolds, Game, GameField
 from relaxloss.specs import Read, Spec, Written, build, content_key
@@ -147,7 +147,7 @@ class Scored:
 class Plan:
     """All jobs of an experiment on a data set, with their keys; nothing has run yet."""
 
-    def __init__(self, experiment: Experiment, dataset: Dataset, reference: Dataset | Reference) -> None:
+    def __init__(self, experiment: Experiment, dataset: Dataset, reference: Dataset | DatasetHandle) -> None:
         self.experiment, self.dataset, self.reference = experiment, dataset, reference
         self.recipe = experiment.recipe or Recipe.default(dataset)
         self.recipe.check()

@@ -21,7 +21,7 @@ from relaxloss.defenses import Composed, Defense
 from relaxloss.evaluation import comparability, flags, one_run_audit, score_facts
 from relaxloss.evaluation import records as record_room
 from relaxloss.evaluation import rows as measures
-from relaxloss.evaluation.grouping import Asked
+from relaxloss.evaluation.grouping import Grouping
 from relaxloss.experiments import jobs, tuned
 from relaxloss.experiments.jobs import ARRAYS, require
 from relaxloss.experiments.plan import Plan, Scored
@@ -77,7 +77,7 @@ def collect(plan: Plan, store: Store, *, out: Path | None = None, seconds: float
         labels = dataset.y if design.labels is None else design.labels
         first = design.targets[0]
         members = design.members(first)
-        asked = Asked.of(design.asked, dataset.persons)
+        asked = Grouping.of(design.asked, dataset.persons)
         copied = comparability.copied_rows(dataset.x, labels, members, np.setdiff1d(design.asked, members))
         for defense in experiment.defenses:
             head = {**names_of(defense), "seed": seed}
@@ -145,7 +145,7 @@ def evaluation_facts(
     plan: Plan,
     defense: Defense,
     design: Design,
-    asked: Asked,
+    asked: Grouping,
     own_facts: dict[str, Any],
     history: list[dict[str, float]],
     scores: dict[str, Any],
@@ -186,11 +186,11 @@ def _utility(plan: Plan, store: Store, defense: Defense, seed: int, design: Desi
 
 
 def _attack_rows(
-    plan: Plan, store: Store, scored: list[Scored], design: Design, asked: Asked, labels: Any, seed: int
+    plan: Plan, store: Store, scored: list[Scored], design: Design, asked: Grouping, labels: Any, seed: int
 ) -> tuple[list[measures.Row], dict[str, tuple[Any, Any]]]:
     """All rows of one defense, one kind of shadows and one seed; and the pooled scores by attack."""
     targets = list(design.targets)
-    fit = Asked.of(design.fit, plan.dataset.persons)
+    fit = Grouping.of(design.fit, plan.dataset.persons)
     member = design.member[targets][:, asked.records].reshape(-1)
     rehearsed = list(design.shadows(targets[0])[:1])  # whose thresholds are used; none in a game without shadows
     level = plan.experiment.level
@@ -215,7 +215,7 @@ def _attack_rows(
     return rows, {name: (scores, member) for name, scores in table.items()}
 
 
-def _clusters(design: Design, asked: Asked) -> metrics.Clusters | None:
+def _clusters(design: Design, asked: Grouping) -> metrics.Clusters | None:
     """Which record and which model each pooled score is of; None where there is one target."""
     if not design.several:
         return None
@@ -224,7 +224,7 @@ def _clusters(design: Design, asked: Asked) -> metrics.Clusters | None:
 
 
 def _one_run_rows(
-    plan: Plan, design: Design, asked: Asked, table: dict[str, tuple[Any, Any]], seed: int
+    plan: Plan, design: Design, asked: Grouping, table: dict[str, tuple[Any, Any]], seed: int
 ) -> list[measures.Row]:
     """The lower bound of ε where coins decided who is in a target: the first target is a one-run audit of its own.
 
@@ -243,7 +243,7 @@ def _one_run_rows(
 
 
 def _records(
-    plan: Plan, store: Store, defense: Defense, seed: int, design: Design, asked: Asked, labels: Any, scores: Any
+    plan: Plan, store: Store, defense: Defense, seed: int, design: Design, asked: Grouping, labels: Any, scores: Any
 ) -> pd.DataFrame:
     """Which records leak under one defense, by the strongest attack of the mode that heads the report."""
     member = design.member[list(design.targets)][:, asked.records]

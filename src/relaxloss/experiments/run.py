@@ -16,7 +16,7 @@ from relaxloss.data import Dataset
 from relaxloss.data.tabular import column_descriptions
 from relaxloss.errors import UserError
 from relaxloss.experiments import jobs
-from relaxloss.experiments.jobs import Failure, Produced, Reference
+from relaxloss.experiments.jobs import DatasetHandle, Failure, JobResult
 from relaxloss.experiments.plan import Experiment, Plan
 from relaxloss.experiments.result import Result, collect
 from relaxloss.storage.store import MissingEntry, Store, repair
@@ -25,7 +25,7 @@ T = TypeVar("T")
 REPAIRS = 3  # times that damaged entries are made again in one run
 
 
-class Watch(Protocol):
+class ProgressListener(Protocol):
     """Who is told what happens; `relaxloss.compute.progress` has a terminal's."""
 
     def log(self, text: str) -> None: ...
@@ -57,14 +57,14 @@ def load_data(experiment: Experiment) -> Dataset:
 def reference_to(
     dataset: Dataset, name: str, *, label: str | None, drop: Sequence[str], columns: Mapping[str, Any],
     group: str | None,
-) -> Dataset | Reference:  # fmt: skip
+) -> Dataset | DatasetHandle:  # fmt: skip
     """What goes to workers: how they load the data set themselves; or the data, where they cannot.
 
     The rest is what `relaxloss.data.load` was given.
     """
     if not data_sets.known_to_workers(name):
         return dataset
-    return Reference(
+    return DatasetHandle(
         name, label, tuple(drop), tuple(column_descriptions.read(columns).items()), group, dataset.fingerprint
     )
 
@@ -75,7 +75,7 @@ def run(
     *,
     data: Dataset | None = None,
     engine: Engine | None = None,
-    watch: Watch | None = None,
+    watch: ProgressListener | None = None,
     store: Path | str | None = None,
 ) -> Result:
     """Run what is not yet in the store, by default ``out/store``, and read the rows from it.
@@ -111,7 +111,7 @@ def run(
     return replace(result, failures=tuple(failed.texts))
 
 
-def with_repairs(store: Store, watch: Watch, make: Callable[[], T]) -> T:
+def with_repairs(store: Store, watch: ProgressListener, make: Callable[[], T]) -> T:
     """What `make` makes as the store's one writer; anew, without what was damaged, as often as it meets damage."""
     with store.writing():
         for attempt in range(1 + REPAIRS):
@@ -133,7 +133,7 @@ def with_repairs(store: Store, watch: Watch, make: Callable[[], T]) -> T:
 class Failures:
     """What failed, in words, and the first traceback that is not of a `UserError`."""
 
-    watch: Watch
+    watch: ProgressListener
     texts: list[str] = field(default_factory=list)
     trace: str = ""
 
@@ -154,7 +154,7 @@ class Failures:
         raise UserError("\n".join([*self.texts, done]))
 
 
-def run_trainings(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
+def run_trainings(store: Store, engine: Engine, watch: ProgressListener, plan: Plan, failed: Failures) -> Plan:
     """Run the trainings; the plan of the defenses whose models are all there."""
     train_jobs, cached = plan.train_jobs(store)
     names = {job.key: (f"{job.trainer} seed {job.seed} model {job.row}", job.work) for job in train_jobs}
@@ -182,7 +182,7 @@ def run_trainings(store: Store, engine: Engine, watch: Watch, plan: Plan, failed
     return left if left is not None else failed.end()
 
 
-def _scored(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Failures) -> Plan:
+def _scored(store: Store, engine: Engine, watch: ProgressListener, plan: Plan, failed: Failures) -> Plan:
     """Score the attacks; the plan of the defenses and attacks whose scores are all there."""
     score_jobs, scored = plan.score_jobs(store)
     cached = len(scored) - sum(len(job.attacks) for job in score_jobs)
@@ -219,7 +219,7 @@ def _scored(store: Store, engine: Engine, watch: Watch, plan: Plan, failed: Fail
     return plan.only(kept, left) if kept and left else failed.end()
 
 
-def _put(store: Store, outcome: Outcome[Produced], about: dict[str, Any], failed: Failures, name: str) -> None:
+def _put(store: Store, outcome: Outcome[JobResult], about: dict[str, Any], failed: Failures, name: str) -> None:
     if outcome.result is None:
         if outcome.kind is MissingEntry:
             raise MissingEntry(outcome.error)
@@ -229,4 +229,4 @@ def _put(store: Store, outcome: Outcome[Produced], about: dict[str, Any], failed
         store.put(stage, key, files, about | {"seconds": round(outcome.result.seconds, 2)})
 
 
-__all__ = ["Experiment", "Plan", "Quiet", "Result", "Watch", "collect", "load_data", "run"]
+__all__ = ["Experiment", "Plan", "ProgressListener", "Quiet", "Result", "collect", "load_data", "run"]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default
 from torch.utils.data import Dataset as TorchDataset
 
 from relaxloss import validation
-from relaxloss.errors import UserError, told
+from relaxloss.errors import UserError, one_line
 from relaxloss.signals import TWICE
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -126,7 +126,7 @@ def _collated(samples: Any, what: str) -> tuple[Any, Any]:
         raise
     except Exception as error:  # of the user's data set
         raise UserError(
-            f"{what} cannot be read as pairs (x, y) of one shape: {told(error)}; expected {FORMS}: pad or crop them, "
+            f"{what} cannot be read as pairs (x, y) of one shape: {one_line(error)}; expected {FORMS}: pad or crop them, "
             "or make them tensors"
         ) from None
     both = [(x[key], again[key]) for key in x] if isinstance(x, Mapping) else [(x, again)]

@@ -24,7 +24,7 @@ from relaxloss.auditing import shadows as shadow_jobs
 from relaxloss.auditing.audit import Audit
 from relaxloss.compute.engine import Engine
 from relaxloss.data.dataset import Kind
-from relaxloss.errors import UserError, told, unknown
+from relaxloss.errors import UserError, one_line, unknown
 from relaxloss.evaluation import comparability
 from relaxloss.experiments.plan import queries_of
 from relaxloss.integrations._torch_samples import Samples, read
@@ -295,7 +295,7 @@ def _gradient_norms(model: _Logits, asking: _Asking) -> tuple[npt.NDArray[np.flo
             method = method or gradients.plan(model, rows, own).method
             parts.append(gradients.norms(model, rows, own, method=method))
     except Exception as error:  # of the user's module; the other attacks can be made all the same
-        return None, told(error)
+        return None, one_line(error)
     return np.concatenate(parts), ""
 
 
@@ -317,7 +317,7 @@ def _ask(model: nn.Module, samples: Samples, batch_size: int) -> npt.NDArray[np.
                 raise
             except Exception as error:  # of the user's module
                 raise UserError(
-                    f"the model cannot be asked about {samples.form}: {told(error)}; expected samples as it takes "
+                    f"the model cannot be asked about {samples.form}: {one_line(error)}; expected samples as it takes "
                     "them: convert them first (x.float(), as most models want)"
                 ) from error
             if len(out) != len(places):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import BeforeValidator, InstanceOf
 from torch import nn
 
-from relaxloss.errors import UserError, told
+from relaxloss.errors import UserError, one_line
 from relaxloss.specs import Registry, Spec, digest
 
 
@@ -74,7 +74,7 @@ class Custom(Model):
         except Exception as error:  # the user's code
             raise UserError(
                 f"model {self.function!r} failed when it was called with the shape {shape} and {num_classes} classes: "
-                f"{told(error)}; expected function(shape, num_classes) -> torch.nn.Module"
+                f"{one_line(error)}; expected function(shape, num_classes) -> torch.nn.Module"
             ) from error
         if not isinstance(network, nn.Module):
             raise UserError(

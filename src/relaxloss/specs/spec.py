@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import pydantic
 
-from relaxloss.errors import UserError, told, unknown
+from relaxloss.errors import UserError, one_line, unknown
 
 S = TypeVar("S", bound="Spec")
 PLUGINS = "relaxloss.plugins"
@@ -404,7 +404,7 @@ def load_file(path: Path) -> None:
     try:
         module = importlib.import_module(name)
     except Exception as error:
-        raise UserError(f"plugin {path} cannot be imported: {told(error)}") from error
+        raise UserError(f"plugin {path} cannot be imported: {one_line(error)}") from error
     found = getattr(module, "__file__", None)
     if found is None or Path(found).resolve() != file:
         raise UserError(f"plugin {path}: there is another module {name}, {found or 'of Python'}; rename the file")
@@ -426,7 +426,7 @@ def load_plugins() -> tuple[str, ...]:
         try:
             entry.load()
         except Exception as error:
-            warnings.warn(f"the plugin {entry.name} ({entry.value}) is left out: {told(error)}", stacklevel=2)
+            warnings.warn(f"the plugin {entry.name} ({entry.value}) is left out: {one_line(error)}", stacklevel=2)
         else:
             loaded.append(entry.name)
     return tuple(loaded)

@@ -24,7 +24,7 @@ from relaxloss.data.dataset import FEWEST_MEMBERS
 from relaxloss.data.tabular.frames import encode
 from relaxloss.defenses import NONE, Defense
 from relaxloss.defenses.base import fitted, released
-from relaxloss.errors import UserError, told
+from relaxloss.errors import UserError, one_line
 from relaxloss.models.base import Custom
 from relaxloss.provenance import __version__
 from relaxloss.specs import build, content_key
@@ -194,7 +194,7 @@ class Trained:
         except UserError:
             raise
         except DAMAGE as error:
-            raise UserError(f"{damaged}: {told(error)}") from None
+            raise UserError(f"{damaged}: {one_line(error)}") from None
         defense, recipe = _specs(card, folder)
         try:
             offset, scale, seen = (torch.zeros_like(state[f"encoder.{name}"]) for name in ("offset", "scale", "seen"))
@@ -207,7 +207,7 @@ class Trained:
         except UserError:
             raise
         except DAMAGE as error:
-            raise UserError(f"{damaged}: its weights do not fit {CARD}: {told(error)}") from None
+            raise UserError(f"{damaged}: its weights do not fit {CARD}: {one_line(error)}") from None
         return Trained(release, network, history, facts, split, card, fingerprint, _number(seed))
 
 
@@ -251,7 +251,7 @@ def _specs(card: Mapping[str, Any], folder: Path) -> tuple[Defense, Recipe]:
             f"{folder}: {error} (if the model was made with code of your own, install it, or put it on Python's path)"
         ) from None
     except DAMAGE as error:
-        raise UserError(f"{folder}: the saved model is damaged: {told(error)}") from None
+        raise UserError(f"{folder}: the saved model is damaged: {one_line(error)}") from None
     return defense, recipe
 
 

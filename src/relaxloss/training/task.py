@@ -16,7 +16,7 @@ from torch import nn
 from relaxloss import seeds
 from relaxloss.data import Dataset, Encoder
 from relaxloss.data.dataset import Array
-from relaxloss.errors import UserError, told
+from relaxloss.errors import UserError, one_line
 from relaxloss.models import MLP, Model, ModelField, ResNet20
 from relaxloss.specs import Read, Spec, Written
 
@@ -227,7 +227,7 @@ def make_network(
                 out = net(probe)
         except Exception as error:  # of the user's network, for one
             raise UserError(
-                f"model {recipe.model} does not run on inputs {tuple(probe.shape)}: {told(error)}"
+                f"model {recipe.model} does not run on inputs {tuple(probe.shape)}: {one_line(error)}"
             ) from error
         net.train()
     if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, num_classes):

@@ -31,7 +31,7 @@ from relaxloss.evaluation import rows as measures
 from relaxloss.evaluation.rows import TPRS
 from relaxloss.experiments.plan import Experiment
 from relaxloss.experiments.result import names_of
-from relaxloss.experiments.run import Quiet, Watch, load_data, run
+from relaxloss.experiments.run import ProgressListener, Quiet, load_data, run
 from relaxloss.experiments.tuned import Tuned
 from relaxloss.games import FiveFolds, TuningFolds
 from relaxloss.provenance import __version__
@@ -43,7 +43,7 @@ SETTINGS = 8  # tried at most, if the caller does not say
 
 
 @dataclass(frozen=True)
-class Strength:
+class TunedField:
     """The one number of a defense that is chosen, and where it may lie."""
 
     defense: Defense
@@ -90,7 +90,7 @@ def strength_of(
     field: str | None = None,
     low: float | None = None,
     high: float | None = None,
-) -> Strength:
+) -> TunedField:
     """The strength of a defense: the named field, or the only one that its sweep varies; the range is the sweep's.
 
     A field in nats ends at log C, a guess's loss. A strength that was set by hand widens the sweep's range, so that it
@@ -121,7 +121,7 @@ def strength_of(
         raise UserError(f"{defense}: {field}={given:g} lies outside the range to search; widen --low and --high")
     low = min([*swept, *by_hand]) if low is None else low
     high = max([float(DOWN.create_decimal_from_float(min(max(swept), most))), *by_hand]) if high is None else high
-    strength = Strength(defense, field, Range(low, high, _numeric(part)[field]))
+    strength = TunedField(defense, field, Range(low, high, _numeric(part)[field]))
     for end in (low, high):
         strength.at(end).check(num_classes)  # a value that the field cannot have is an error now, not after an hour
     return strength
@@ -149,7 +149,7 @@ def _varied(part: Defense) -> str | None:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Objective:
     """What the user asks for, exactly one of the first three.
 
     Attributes:
@@ -199,7 +199,7 @@ class Tuning:
     Attributes:
         chosen: the defense at the strength chosen.
         met: whether it meets the goal; if not, no setting tried does, and it is the nearest to it.
-        wish: what was asked for.
+        objective: what was asked for.
         goal: the bound on the leakage, or the floor of the accuracy.
         strength: the field that was searched, and its range.
         table: a line per setting, no defense first, in order of strength: ``spec``, ``strength``; ``top1``, ``auc`` and
@@ -211,9 +211,9 @@ class Tuning:
 
     chosen: Defense
     met: bool
-    wish: Wish
+    objective: Objective
     goal: Goal
-    strength: Strength
+    strength: TunedField
     table: pd.DataFrame
     final: Experiment
     facts: dict[str, Any]
@@ -235,7 +235,7 @@ class Tuning:
         return {str(name): value for name, value in found.items()}
 
 
-def games_of(strength: Strength, experiment: Experiment, repeats: int) -> tuple[TuningFolds, ...]:
+def games_of(strength: TunedField, experiment: Experiment, repeats: int) -> tuple[TuningFolds, ...]:
     """The games that each setting is measured in: every drawing, and with the roles of its two models swapped."""
     needy = any(strength.at(end).needs_reference() for end in (strength.range.low, strength.range.high))
     needy = needy or any(attack.needs.population for attack in experiment.attacks)
@@ -250,7 +250,7 @@ def measure(
     *,
     data: Dataset | None = None,
     engine: Engine | None = None,
-    watch: Watch | None = None,
+    watch: ProgressListener | None = None,
 ) -> list[Line]:
     """A line per defense: its utility and the strongest adaptive attack, as means over the games.
 
@@ -306,7 +306,7 @@ def tune(
     out: Path | str,
     *,
     defense: Defense | str = "relaxloss",
-    wish: Wish,
+    objective: Objective,
     field: str | None = None,
     low: float | None = None,
     high: float | None = None,
@@ -314,7 +314,7 @@ def tune(
     repeats: int = 1,
     data: Dataset | None = None,
     engine: Engine | None = None,
-    watch: Watch | None = None,
+    watch: ProgressListener | None = None,
 ) -> Tuning:
     """Choose a defense's strength on the tuning folds of the experiment's only seed.
 
@@ -329,8 +329,8 @@ def tune(
     dataset = data if data is not None else load_data(experiment)
     strength = strength_of(defenses.parse(defense), dataset.num_classes, field=field, low=low, high=high)
     games = games_of(strength, experiment, repeats)
-    if wish.max_tpr is not None:
-        _resolvable(wish.fpr, games, dataset, seed)
+    if objective.max_tpr is not None:
+        _resolvable(objective.fpr, games, dataset, seed)
     lines: list[Line] = []
 
     def evaluate(tried: Sequence[Defense]) -> list[Line]:
@@ -344,13 +344,15 @@ def tune(
                 return [{"spec": str(tried[0]), "note": f"failed: {str(error).splitlines()[0]}"}]
             return [line for each in tried for line in evaluate([each])]
         for line in measured:
-            if math.isnan(line[wish.measure]):
-                raise UserError(f"{wish.measure} cannot be bounded: {line[f'{wish.measure}_note']}; bound the AUC")
-            watch.log(f"{line['spec']}: accuracy {line['top1']:.3f}, {wish.measure} {line[wish.measure]:.3f}")
+            if math.isnan(line[objective.measure]):
+                raise UserError(
+                    f"{objective.measure} cannot be bounded: {line[f'{objective.measure}_note']}; bound the AUC"
+                )
+            watch.log(f"{line['spec']}: accuracy {line['top1']:.3f}, {objective.measure} {line[objective.measure]:.3f}")
         return measured
 
     lines += [line | {"strength": math.nan, "order": 0} for line in evaluate([NONE])]
-    goal = wish.goal(lines[0])
+    goal = objective.goal(lines[0])
 
     def points(strengths: tuple[float, ...]) -> list[Point]:
         found = evaluate([strength.at(value) for value in strengths])
@@ -359,7 +361,7 @@ def tune(
             line | {"spec": strength.spec(value), "strength": value, "order": order + i}
             for i, (line, value) in enumerate(zip(found, strengths, strict=True))
         )
-        return [_point(line, wish) for line in lines[-len(found) :] if "top1" in line]
+        return [_point(line, objective) for line in lines[-len(found) :] if "top1" in line]
 
     tried = search(points, goal, strength.range, settings=settings, given=strength.given)
     if not tried:
@@ -372,12 +374,12 @@ def tune(
         tuned=(*experiment.tuned, Tuned(chosen, games, seed, dataset.fingerprint)),
     )
     for line in lines:
-        line["met"] = "top1" in line and goal.met(_point(line, wish))
+        line["met"] = "top1" in line and goal.met(_point(line, objective))
         line["chosen"] = line["strength"] == best.strength
     table = pd.DataFrame(lines).sort_values("strength", na_position="first", ignore_index=True)
     facts = _facts(dataset, experiment, games, tuple(map(float, (strength.range.low, strength.range.high))))
     facts["seconds"] = round(time.time() - started, 1)
-    return Tuning(chosen, goal.met(best), wish, goal, strength, table, final, facts)
+    return Tuning(chosen, goal.met(best), objective, goal, strength, table, final, facts)
 
 
 def _resolvable(fpr: float, games: Sequence[TuningFolds], dataset: Dataset, seed: int) -> None:
@@ -392,8 +394,8 @@ def _resolvable(fpr: float, games: Sequence[TuningFolds], dataset: Dataset, seed
             )
 
 
-def _point(line: Line, wish: Wish) -> Point:
-    return Point(float(line["strength"]), float(line["top1"]), float(line[wish.measure]))
+def _point(line: Line, objective: Objective) -> Point:
+    return Point(float(line["strength"]), float(line["top1"]), float(line[objective.measure]))
 
 
 def _only_seed(experiment: Experiment) -> int:

@@ -24,7 +24,7 @@ from relaxloss.report.style import INK, WIDTH, Figure
 from relaxloss.report.tuning import sentences
 from relaxloss.storage import directories
 from relaxloss.storage.store import write_atomically
-from relaxloss.tuning import Tuning, Wish
+from relaxloss.tuning import Objective, Tuning
 
 NAME = "report.html"
 SHOWN = ("top1", "auc", *TPRS)
@@ -46,7 +46,7 @@ def save(tuning: Tuning, out: Path | str) -> Path:
 
 
 def lost(
-    there: dict[str, Any], *, experiment: Experiment, data: Dataset | None, defense: Defense, wish: Wish,
+    there: dict[str, Any], *, experiment: Experiment, data: Dataset | None, defense: Defense, objective: Objective,
     field: str | None, low: float | None, high: float | None, repeats: int,
 ) -> str:  # fmt: skip
     """What a tuning's JSON holds that another tuning would not; empty if it is the same one."""
@@ -54,7 +54,7 @@ def lost(
     strength = tuning.strength_of(defense, dataset.num_classes, field=field, low=low, high=high)
     recipe = experiment.recipe
     mine = {
-        "asked_for": {name: value for name, value in dataclasses.asdict(wish).items() if value is not None},
+        "asked_for": {name: value for name, value in dataclasses.asdict(objective).items() if value is not None},
         "seed": experiment.seeds[0],
         "fingerprint": dataset.fingerprint,
         "attacks": [str(attack) for attack in experiment.attacks],
@@ -86,7 +86,7 @@ def summary(tuning: Tuning) -> dict[str, Any]:
         "chosen": tuning.spec,
         "settings": tuning.chosen.settings(),
         "met": tuning.met,
-        "asked_for": {name: value for name, value in dataclasses.asdict(tuning.wish).items() if value is not None},
+        "asked_for": {name: value for name, value in dataclasses.asdict(tuning.objective).items() if value is not None},
         "bound": tuning.goal.bound,
         "floor": tuning.goal.floor,
         "field": tuning.strength.field,
@@ -130,7 +130,7 @@ def html(tuning: Tuning, figure: Figure, drawn: str, out: Path) -> str:
 
 def frontier(tuning: Tuning) -> Figure:
     """Accuracy and leakage over the strength, with the bound (or the floor) and no defense as lines."""
-    measure, field = tuning.wish.measure, tuning.strength.field
+    measure, field = tuning.objective.measure, tuning.strength.field
     panels = {
         "top1": ("test accuracy (%)", 100.0, tuning.goal.floor),
         measure: (

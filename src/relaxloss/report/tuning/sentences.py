@@ -62,12 +62,14 @@ def chose(tuning: Tuning) -> str:
 
 
 def _aim(tuning: Tuning) -> tuple[str, str]:
-    wish = tuning.wish
-    if wish.keep_accuracy is not None:
+    objective = tuning.objective
+    if objective.keep_accuracy is not None:
         return f"with a test accuracy of at least {formatting.percent(tuning.goal.floor or 0.0)} %", "the least leaky"
-    what = formatting.quantity(tuning.wish.measure)
+    what = formatting.quantity(tuning.objective.measure)
     bound = (
-        formatting.area(wish.max_auc) if wish.max_auc is not None else f"{formatting.percent(wish.max_tpr or 0.0)} %"
+        formatting.area(objective.max_auc)
+        if objective.max_auc is not None
+        else f"{formatting.percent(objective.max_tpr or 0.0)} %"
     )
     return f"at which the strongest adaptive attack has {'an' if what == 'AUC' else 'a'} {what} of at most {bound}", (
         "the most accurate"
@@ -76,7 +78,7 @@ def _aim(tuning: Tuning) -> tuple[str, str]:
 
 def figures(tuning: Tuning, line: Line) -> str:
     """Accuracy and leakage of one setting."""
-    measure = tuning.wish.measure
+    measure = tuning.objective.measure
     return (
         f"{formatting.value(line, 'top1')} % accuracy, {formatting.quantity(measure)} {formatting.value(line, measure)}"
         + ("" if measure == "auc" else " %")
