@@ -200,7 +200,7 @@ def run(
     head = {"dataset": name, "model": "", "defense": "", "settings": "", "game": "audit", "seed": seed}
     lines = [head | {"adaptive": how if item["attack"] else None} | item for item in rows]
     worst = summary.worst(rows)
-    worst |= summary.one_table(table, member, worst, level)
+    worst |= summary.shown(table, member, worst, level)
     worst["graded"] = score_facts.graded(table, member)  # of two scores, no curve and no order of records
     strongest = table[worst["graded"]]
     return Audit(

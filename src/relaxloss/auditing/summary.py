@@ -46,7 +46,7 @@ def worst(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def one_table(
+def shown(
     table: Mapping[str, Scores], member: npt.NDArray[np.bool_], found: Mapping[str, Any], level: float
 ) -> dict[str, Any]:
     """What was shown, beside `worst` (`found`), corrected for all attacks and for four tests of each.

@@ -126,7 +126,7 @@ def about(seconds: float | None) -> str:
 
 
 class Terminal:
-    """A `relaxloss.experiments.run.ProgressListener` that shows what happens on a console, and writes what it logs to a file.
+    """A `ProgressListener` that shows what happens on a console, and writes what it logs to a file.
 
     Args:
         console: where to; bars if it is a terminal, plain lines if not.

@@ -126,8 +126,8 @@ def _collated(samples: Any, what: str) -> tuple[Any, Any]:
         raise
     except Exception as error:  # of the user's data set
         raise UserError(
-            f"{what} cannot be read as pairs (x, y) of one shape: {one_line(error)}; expected {FORMS}: pad or crop them, "
-            "or make them tensors"
+            f"{what} cannot be read as pairs (x, y) of one shape: {one_line(error)}; expected {FORMS}: pad or "
+            "crop them, or make them tensors"
         ) from None
     both = [(x[key], again[key]) for key in x] if isinstance(x, Mapping) else [(x, again)]
     if not all(torch.equal(one[: len(other)], other) for one, other in both):
