@@ -18,6 +18,7 @@ from typing import Any
 from relaxloss import defenses, report
 from relaxloss.evaluation import flags
 from relaxloss.report import formatting
+from relaxloss.report.comparison.folder import has_results
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTER = ROOT / "results" / "poster" / "poster.json"
@@ -192,7 +193,7 @@ def of_run(fill: Callable[[Path], str]) -> Callable[[Path], str]:
 
 def runs(folder: Path) -> list[Path]:
     """The folder, or the parts in it, that have results and not only the spec of an experiment."""
-    return [path.parent for path in sorted({*folder.glob("results.csv"), *folder.glob("*/results.csv")})]
+    return [path for path in [folder, *sorted(folder.glob("*"))] if has_results(path)]
 
 
 def specs(folder: Path) -> list[Path]:

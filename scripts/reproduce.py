@@ -30,6 +30,7 @@ from relaxloss import data, defenses, games, models, report
 from relaxloss.data.dataset import sources
 from relaxloss.errors import UserError
 from relaxloss.report import charts
+from relaxloss.report.comparison import folder
 from relaxloss.storage.store import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,7 @@ class Entry:
     @property
     def done(self) -> bool:
         """Whether there are results of it."""
-        return (self.folder / "results.csv").is_file()
+        return folder.has_results(self.folder)
 
 
 def entries(root: Path) -> tuple[list[Entry], list[str]]:
@@ -161,27 +162,41 @@ def run(entry: Entry, workers: int | None) -> bool:
 
 
 def keep(run: Path, results: Path) -> None:
-    """Copy what is small and readable: no store, no page, no bitmaps. The results themselves come last, as a mark."""
-    (results / "results.csv").unlink(missing_ok=True)
+    """Copy the spec, the tables (compressed) and the charts that a document shows. The results come last, as a mark."""
+    for name in ("results.csv", "results.csv.gz"):
+        (results / name).unlink(missing_ok=True)
     for name in ("details", "charts"):
         shutil.rmtree(results / name, ignore_errors=True)
-        shutil.copytree(run / name, results / name, ignore=shutil.ignore_patterns("*.png"))
-    for name in (SPEC, "results.csv"):
-        write_atomically(results / name, (run / name).read_bytes())
+    shutil.copytree(run / "details", results / "details", ignore=shutil.ignore_patterns("*.csv"))
+    for chart in sorted((run / "charts").glob("*.svg")):
+        if is_shown(results / "charts" / chart.name):
+            write_atomically(results / "charts" / chart.name, chart.read_bytes())
+    write_atomically(results / SPEC, (run / SPEC).read_bytes())
+    for table in (*sorted((run / "details").glob("*.csv")), run / "results.csv"):
+        folder.write_table(results / table.relative_to(run), table.read_bytes(), compress=True)
 
 
-def draw(folder: Path) -> bool:
+def is_shown(chart: Path) -> bool:
+    """Whether README.md or a document shows the chart, or links to it."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    name = "results/" + chart.as_posix().rpartition("/results/")[2]
+    return any(name in path.read_text(encoding="utf-8") for path in documents if path.is_file())
+
+
+def draw(home: Path) -> bool:
     """The charts of a folder of parts, which are runs of one experiment with other seeds or defenses each.
 
     Whether they could be drawn: a part may be damaged.
     """
     try:
-        result = report.load(folder)
+        result = report.load(home)
     except UserError as error:
-        print(f"{folder.name}: its charts are not drawn anew: {error}", flush=True)
+        print(f"{home.name}: its charts are not drawn anew: {error}", flush=True)
         return False
     for figure, text in charts.drawn(result, report.summary(result)):
-        write_atomically(folder / "charts" / f"{figure.name}.svg", text)
+        path = home / "charts" / f"{figure.name}.svg"
+        if is_shown(path):
+            write_atomically(path, text)
     return True
 
 
@@ -216,8 +231,8 @@ def main(arguments: list[str]) -> int:
             print(f"== {entry.name}: passed over, {entry.missing} is missing{hint}", flush=True)
             continue
         failed += not run(entry, given.workers)
-    for folder in sorted({entry.folder.parent for entry in found if entry.done and entry.is_part}):
-        failed += not draw(folder)
+    for home in sorted({entry.folder.parent for entry in found if entry.done and entry.is_part}):
+        failed += not draw(home)
     if subprocess.run([sys.executable, str(ROOT / "scripts" / "fill_docs.py")], check=False).returncode:
         print("the documents are not filled; see above", flush=True)
         failed += 1

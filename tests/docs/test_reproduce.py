@@ -101,19 +101,24 @@ def test_an_experiment_runs_and_one_without_data_is_passed_over(
     monkeypatch.setitem(scope, "ROOT", tmp_path)
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "fill_docs.py").write_text("")
+    (tmp_path / "README.md").write_text("![accuracy and leakage](results/sweep/charts/tradeoff.svg)")
     assert SCRIPT["main"](["ablations", "--workers", "1", "--results", str(results)]) == 0
     said = capfd.readouterr().out
     away = tmp_path / "data" / "bank.npz"
     assert f"== ablations/away: passed over, {away} is missing\n" in said
     kept = results / "ablations" / "short"
-    rows = pd.read_csv(kept / "results.csv")
+    assert len([*kept.rglob("*.csv.gz")]) == 5
+    assert not [*kept.rglob("*.csv")]
+    assert not (kept / "charts").exists(), "no document shows them"
+    rows = pd.read_csv(kept / "results.csv.gz")
     assert set(rows["defense"]) == {"none", "relaxloss", "early_stopping", "hamp"}
     assert tomllib.loads((kept / "experiment.toml").read_text())["note"] == "a stand-in", "it outlives the run"
     assert (tmp_path / "runs" / "store").is_dir(), "so that it can resume"
-    assert not (results / "long" / "results.csv").exists()
+    assert not (results / "long" / "results.csv.gz").exists()
     assert not (results / "ablations" / "charts").exists(), "these are different experiments"
     shutil.copytree(kept, results / "sweep" / "seed0")
     assert SCRIPT["main"](["sweep", "--workers", "1", "--results", str(results)]) == 0
+    assert [path.name for path in (results / "sweep" / "charts").iterdir()] == ["tradeoff.svg"]
     assert "<svg" in (results / "sweep" / "charts" / "tradeoff.svg").read_text(), "of all parts together"
     with pytest.raises(SystemExit):
         SCRIPT["main"](["nonsense", "--results", str(results)])

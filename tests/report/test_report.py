@@ -32,7 +32,7 @@ from relaxloss.experiments.plan import Experiment
 from relaxloss.experiments.result import COLUMNS, Result, names_of
 from relaxloss.report import charts, formatting, style
 from relaxloss.report.comparison import tables
-from relaxloss.report.comparison.folder import read
+from relaxloss.report.comparison.folder import TABLES, content_of, has_results, read, thinned, write_table
 from relaxloss.report.comparison.headline import headline
 from relaxloss.specs import build
 
@@ -580,6 +580,37 @@ def test_the_experiments_file_builds_the_experiment_again(tmp_path: Path) -> Non
     assert set(tomllib.loads(text)) == {name for name, item in experiment.settings().items() if item is not None}
 
 
+def test_tables_are_read_plain_or_compressed(folder: Path, tmp_path: Path) -> None:
+    """A run directory of an earlier version has plain tables; a committed one compresses all of them."""
+    for compress in (False, True):
+        out = tmp_path / str(compress)
+        shutil.copytree(folder, out)
+        for place in TABLES.values():
+            write_table(out / place, content_of(out / place), compress=compress)
+        assert has_results(out)
+        assert len([*out.rglob("*.gz")]) == (5 if compress else 0)
+        same(report.load(out), report.load(folder))
+
+
+def test_curves_are_compressed_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    names = {path.name for path in (folder / "details").iterdir()}
+    assert names == {"facts.json", "records.csv", "histograms.csv.gz", "roc.csv.gz", "history.csv.gz"}
+    write_table(tmp_path / "roc.csv", content_of(folder / "details" / "roc.csv"), compress=True)
+    assert (tmp_path / "roc.csv.gz").read_bytes() == (folder / "details" / "roc.csv.gz").read_bytes()
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 99, 100, 101, 120, 199, 300, 1000])
+def test_a_history_is_thinned_to_its_ends_and_even_steps(epochs: int) -> None:
+    places = [(spec, seed, epoch) for epoch in range(1, epochs + 1) for spec in ("a", "b") for seed in (0, 1)]
+    history = pd.DataFrame(places, columns=["settings", "seed", "epoch"]).assign(defense="none")
+    found = thinned(history)
+    for _, training in found.groupby(["settings", "seed"]):
+        kept = training["epoch"].to_numpy()
+        assert (kept[0], kept[-1], len(kept)) == (1, epochs, min(epochs, 100))
+        assert len(kept) < 2 or np.ptp(np.diff(kept)) <= 1
+    pd.testing.assert_frame_equal(thinned(found), found)
+
+
 def test_damage_is_a_users_error_that_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a run's directory: there is no results\.csv"):
         report.load(tmp_path)
@@ -595,6 +626,7 @@ def test_damage_is_a_users_error_that_says_what_to_do(folder: Path, tmp_path: Pa
     whole = (folder / "results.csv").read_text()
     assert "results.csv is damaged" in broken("results.csv", whole[:-100])
     assert "results.csv is damaged" in broken("results.csv", whole.replace("0.521", "0.522"))
-    assert "roc.csv is damaged" in broken("details/roc.csv", None)
+    assert "roc.csv is damaged" in broken("details/roc.csv.gz", None)
+    assert "roc.csv is damaged" in broken("details/roc.csv.gz", "no gzip")
     assert "facts.json is damaged: FileNotFoundError" in broken("details/facts.json", None)
     assert "facts.json is damaged: KeyError" in broken("details/facts.json", json.dumps({"facts": {}}))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,21 @@ from relaxloss.storage.store import write_atomically
 
 EXPERIMENT, FACTS = "experiment.toml", directories.MARKS["compare"]
 TABLES = {"rows": "results.csv"} | {name: f"details/{name}.csv" for name in ("histograms", "roc", "history", "records")}
+COMPRESSED = frozenset({"histograms", "roc", "history"})  # the curves, of which charts are drawn: NAME.csv.gz
+EPOCHS = 100  # of a training's history that are kept
+MOST_BYTES = 1 << 30  # that a compressed table may unpack to
 TEXTS = frozenset(
     {"dataset", "model", "defense", "settings", "game", "measure", "attack", "note", "membership", "phase"}
 )
 
 
 def save(result: Result, out: Path | str) -> None:
-    """Write the whole directory: results.csv, experiment.toml, details/, charts/, report.html."""
+    """Write the whole directory: results.csv, experiment.toml, details/, charts/, report.html.
+
+    Curves are compressed, and a training's history is thinned to at most `EPOCHS` epochs, the first and last included.
+    """
     out = Path(out)
+    result = dataclasses.replace(result, history=thinned(result.history))
     table = tables.summary(result)
     drawn = charts.drawn(result, table)
     directories.claim(out, "compare")
@@ -47,8 +56,47 @@ def save(result: Result, out: Path | str) -> None:
     for name, place in TABLES.items():
         content = getattr(result, name).to_csv(index=False, lineterminator="\n").encode()
         facts["sha256"][place] = hashlib.sha256(content).hexdigest()
-        write_atomically(out / place, content)
+        write_table(out / place, content, compress=name in COMPRESSED)
     write_atomically(out / FACTS, json.dumps(facts, indent=1))
+
+
+def thinned(history: pd.DataFrame) -> pd.DataFrame:
+    """At most `EPOCHS` epochs of each training, evenly spaced, the first and the last among them."""
+    if not len(history):
+        return history
+    trainings = history.groupby(["defense", "settings", "seed"], sort=False)
+    place, size = trainings.cumcount(), trainings["epoch"].transform("size")
+    step = np.maximum((size - 1) / (EPOCHS - 1), 1.0)
+    kept: pd.DataFrame = history[np.rint(np.rint(place / step) * step) == place]
+    return kept.reset_index(drop=True)
+
+
+def write_table(path: Path, content: bytes, *, compress: bool) -> None:
+    """Write a CSV's bytes to the path, or compressed to ``PATH.gz``; the other of the two is removed."""
+    packed = path.with_name(f"{path.name}.gz")
+    if compress:
+        write_atomically(packed, gzip.compress(content, mtime=0))
+    else:
+        write_atomically(path, content)
+    (path if compress else packed).unlink(missing_ok=True)
+
+
+def has_results(out: Path) -> bool:
+    """Whether the directory is a run's: it has ``results.csv``, or ``results.csv.gz``."""
+    return any((out / f"{TABLES['rows']}{end}").is_file() for end in ("", ".gz"))
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a CSV, from the path or from ``PATH.gz``; none if neither can be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        pass
+    try:
+        with gzip.open(path.with_name(f"{path.name}.gz")) as file:
+            return file.read(MOST_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def load(out: Path | str) -> Result:
@@ -57,10 +105,10 @@ def load(out: Path | str) -> Result:
     A directory of runs of one experiment, with other seeds or defenses each, is read as their union (see `merge`).
     """
     out = Path(out)
-    parts = [part for part in sorted(out.glob("*")) if (part / TABLES["rows"]).is_file()]
+    parts = [part for part in sorted(out.glob("*")) if has_results(part)]
     if not parts:
         return _load_own(out)
-    if (out / TABLES["rows"]).is_file() and "parts" not in _facts(out)["facts"]:
+    if has_results(out) and "parts" not in _facts(out)["facts"]:
         raise UserError(
             f"{out} is a run itself, and there are runs in it ({', '.join(part.name for part in parts)}); expected the "
             "one or the other: move those elsewhere, or name the directory of the one that you mean"
@@ -70,7 +118,7 @@ def load(out: Path | str) -> Result:
 
 def _load_own(out: Path) -> Result:
     """The run of that very directory."""
-    if not (out / TABLES["rows"]).is_file():
+    if not has_results(out):
         raise UserError(
             f"{out} is not a run's directory: there is no {TABLES['rows']} in it; give the --out of a finished compare"
         )
@@ -84,7 +132,7 @@ def _load_own(out: Path) -> Result:
     for name, place in TABLES.items():
         if name == "records" and place not in hashes:  # a run of a version without that table
             continue
-        content = (out / place).read_bytes() if (out / place).is_file() else b""
+        content = content_of(out / place)
         if hashlib.sha256(content).hexdigest() != hashes.get(place):
             raise _damaged(out / place, "it is not as it was written")
         found[name] = read(content.decode())
